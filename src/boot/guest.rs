@@ -145,13 +145,13 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut budget = MAX_IMAGE;
     let root = image.root()?;
     let layout = &image.layout;
-    image.visit_files(&root, |names, size, reader| {
+    image.visit_files(&root, |names, entry, reader| {
         let as_module = names.iter().find(|name| module::compression(name).is_some());
         let found = *as_module.unwrap_or(&names[0]);
         let name = format!("{layout}: {found}");
         let path = Utf8Path::new(found);
         if path.file_name() == Some("modules.dep") {
-            if size > MAX_MODULES_DEP {
+            if entry.size > MAX_MODULES_DEP {
                 return Err(Error::fetch(format!("{name}: larger than {MAX_MODULES_DEP} bytes")));
             }
             let mut text = String::new();

@@ -9,6 +9,7 @@
 //! releases/<server>.json               kernel.org's list of releases, as old as the file
 //! kcompile.lock                        digests of sources at their first use, unless the user's configs have it
 //! git/<url>/                           bare repositories, fetched to depth 1
+//! toolchains/<digest>/{root,state}     the root file system of an image, read-only, and a digest of its metadata
 //! builds/<source>/                     build directories of user directories and of other users' trees
 //! images/<plan>/                       the images of a plan, to write them again without compiling
 //! known/<question>.json                memoized results, with the inputs that they depend on
@@ -68,8 +69,19 @@ impl Cache {
         // Users who may write in the cache share its folders.
         let shared = mode_of(&root)? & 0o1022;
         for dir in [
-            "trees", "partial", "archives", "releases", "git", "builds", "history", "images", "known",
-            "boots", "locks", "tmp",
+            "trees",
+            "partial",
+            "archives",
+            "releases",
+            "git",
+            "toolchains",
+            "builds",
+            "history",
+            "images",
+            "known",
+            "boots",
+            "locks",
+            "tmp",
         ] {
             let dir = root.join(dir);
             match dir.symlink_metadata() {

@@ -10,7 +10,7 @@
 
 use crate::catalog::text::{read_text, read_toml};
 use crate::host::user_config::{self, KnownLauncher};
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{Arch, Flavor, ToolchainSpec};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::mirror;
 use crate::util::read::MAX_TOML;
@@ -62,6 +62,9 @@ pub struct Defaults {
     /// `--mirror`. `KCOMPILE_MIRROR` overrides it.
     #[serde(default, deserialize_with = "mirror::deserialize")]
     pub mirror: Vec<String>,
+    /// `--toolchain`. The path of a layout is relative to the project in the file, and absolute here.
+    #[serde(default, deserialize_with = "toolchain")]
+    pub toolchain: Option<ToolchainSpec>,
     /// `--require`. Added to the profiles of the command line.
     #[serde(default)]
     pub require: Vec<String>,
@@ -157,6 +160,9 @@ impl Project {
         }
         let root = file.parent().expect("a file is in a directory").to_owned();
         defaults.output = defaults.output.map(|output| root.join(output));
+        if let Some(ToolchainSpec::Oci(reference)) = &mut defaults.toolchain {
+            *reference = root.join(&*reference);
+        }
         let dirs = ProjectDirs { configs: root.join("configs"), patches: root.join("patches"), root };
         Ok(Project { file: Some(file.to_owned()), dirs: Some(dirs), defaults })
     }
@@ -197,6 +203,10 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
 /// Trusts oneself, root, and the owner of the working directory, which may be mounted into a container.
 fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
+}
+
+fn toolchain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ToolchainSpec>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ pub use super::override_args::Overrides;
 pub use super::progress_args::{GlobalArgs, ProgressArgs};
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
-use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec};
+use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec, ToolchainSpec};
 use crate::oci::Compression;
+use crate::ops::ccache_image::CcacheImage;
 use crate::plan::request::{KernelLink, ModulesLayout};
 use camino::Utf8PathBuf;
 use clap::{Args, Parser};
@@ -149,6 +150,12 @@ pub struct JobsArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct KbuildArgs {
+    /// Image with the tools of the build
+    ///
+    /// The compiler and all other tools come from a root file system instead of this host: oci:DIR[:TAG] or
+    /// docker://REFERENCE. `host` stands for this host's own tools.
+    #[arg(long, value_name = "SPEC")]
+    pub toolchain: Option<ToolchainSpec>,
     /// C compiler [default: gcc]
     #[arg(long, value_name = "COMMAND")]
     pub cc: Option<String>,
@@ -180,6 +187,18 @@ pub struct CompileArgs {
     /// kcompile calls the compiler through COMMAND, which is ccache, sccache, distcc, icecc, another command or none.
     #[arg(long, value_name = "COMMAND", value_parser = launcher)]
     pub launcher: Option<String>,
+    /// First add an image's entries to ccache's
+    ///
+    /// IMAGE is oci:DIR[:TAG] or docker://REFERENCE. It is read before compiling, and need not exist yet. Implies
+    /// --launcher ccache.
+    #[arg(long, value_name = "IMAGE")]
+    pub ccache_from: Option<CcacheImage>,
+    /// Finally write ccache's entries to an image
+    ///
+    /// After a successful build, writes the newest entries of ccache's cache, up to 1 GB, to oci:DIR:TAG or
+    /// docker://REFERENCE. Implies --launcher ccache.
+    #[arg(long, value_name = "IMAGE", value_parser = CcacheImage::writable)]
+    pub ccache_to: Option<CcacheImage>,
     /// Report times and sizes as html, json or both
     ///
     /// The report is written beside the receipt. The default is html.
@@ -311,14 +330,20 @@ pub struct BuildCommand {
 }
 
 impl CompileArgs {
-    /// Returns `--launcher`, unless it is `none`.
+    /// Returns `--launcher`, unless it is `none`, or the launcher that other options imply.
     pub fn launcher(&self) -> Option<&str> {
-        self.launcher.as_deref().filter(|command| *command != "none")
+        let implied = self.uses_ccache_image().then_some("ccache");
+        self.launcher.as_deref().or(implied).filter(|command| *command != "none")
+    }
+
+    pub fn uses_ccache_image(&self) -> bool {
+        self.ccache_from.is_some() || self.ccache_to.is_some()
     }
 
     /// Drops `--launcher`, and the default one.
     pub fn remove_launcher(&mut self) {
         self.launcher = Some("none".to_owned());
+        (self.ccache_from, self.ccache_to) = (None, None);
     }
 }
 

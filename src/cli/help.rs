@@ -5,8 +5,17 @@ use clap::{Arg, Command};
 use std::fmt::Write as _;
 
 /// Options of a build that `plan` accepts, so that a command line of a build needs no change, but does not use.
-const UNUSED_BY_PLAN: [&str; 7] =
-    ["jobs", "rebuild", "timings", "boot", "output", "from_bundle", "update_lock"];
+const UNUSED_BY_PLAN: [&str; 9] = [
+    "jobs",
+    "rebuild",
+    "timings",
+    "boot",
+    "output",
+    "from_bundle",
+    "update_lock",
+    "ccache_from",
+    "ccache_to",
+];
 
 /// The end of the help of commands below another one, by their name.
 const EXAMPLES: [(&str, &str); 13] = [

@@ -5,14 +5,16 @@ use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{FILE, Project};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
-use crate::cli::args::{MakeArgs, Options};
+use crate::cli::args::{MakeArgs, Options, SourceArgs};
 use crate::host::Host;
 use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
+use crate::kbuild::sandbox::SandboxMode;
 use crate::kconfig::explain::Renames;
-use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
+use crate::ops::toolchain::Toolchain;
 use crate::plan as planning;
 use crate::plan::Plan;
 use crate::plan::request::{ImageChoice, ModuleMode, Request, ToolchainChoice};
@@ -74,8 +76,38 @@ pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
 /// Returns the plan of the only kernel that `version` and `options` name.
 pub fn plan_for(version: &str, options: &Options, host: &Host, reporter: &Reporter) -> Result<Plan> {
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     crate::ops::fetch::plan(&one_request(version, options, &ctx)?, &ctx)
+}
+
+/// Returns the host with the tools of `--toolchain`, or else of the project's toolchain.
+///
+/// # Errors
+///
+/// The toolchain cannot be used, or `--sandbox off` is given with it (exit code 2).
+pub fn host_with_tools(
+    make: &MakeArgs,
+    files: &CatalogFiles,
+    host: &Host,
+    reporter: &Reporter,
+) -> Result<Host> {
+    let Some(spec) = toolchain(make, &files.library.project) else { return Ok(host.clone()) };
+    if *spec != ToolchainSpec::Host && make.kbuild.sandbox == SandboxMode::Off {
+        return Err(Error::usage(format!("--toolchain {spec}: its tools run in a sandbox only"))
+            .hint("remove --sandbox off"));
+    }
+    let cache_dir = cache_dir(make.source.cache_dir.as_deref(), host)?;
+    let root = files.library.project.dirs.as_ref().map(|dirs| &*dirs.root);
+    let lock_path = lockfile::lock_file_path(root, &cache_dir, host.uid);
+    let SourceArgs { update_lock, offline, .. } = make.source;
+    let toolchain = Toolchain { spec, cache_dir: &cache_dir, lock_path, update_lock, offline };
+    let tool_root = toolchain.open(host, reporter)?;
+    Ok(Host { tool_root, ..host.clone() })
+}
+
+fn toolchain<'a>(make: &'a MakeArgs, project: &'a Project) -> Option<&'a ToolchainSpec> {
+    make.kbuild.toolchain.as_ref().or(project.defaults.toolchain.as_ref())
 }
 
 /// Returns what all kernels of the run share.
@@ -119,7 +151,7 @@ pub fn context<'a>(
         jobs: chosen_jobs.map_or(host.cpus, usize::from),
         explicit_jobs: chosen_jobs.is_some(),
         offline: source.offline,
-        sandbox: kbuild.sandbox,
+        sandbox: if host.tool_root.is_some() { SandboxMode::On } else { kbuild.sandbox },
         stall: source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
         command: host.args.clone(),
         absent_symbols: AbsentSymbols::of_run(1),
@@ -156,7 +188,7 @@ pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Resul
 /// Returns the program before the compiler: `--launcher`, or else the project's, or else the user's. A default that
 /// needs the network is left out with `--offline`.
 fn launcher<'a>(options: &'a Options, ctx: &Context<'_>) -> Option<&'a str> {
-    if options.compile.launcher.is_some() {
+    if options.compile.launcher.is_some() || options.compile.uses_ccache_image() {
         return options.compile.launcher();
     }
     let program = ctx.library.project.defaults.launcher.or(ctx.host.user.launcher)?.program()?;
@@ -180,6 +212,12 @@ pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Re
     let remote = options.compile.launcher().and_then(Tool::of).filter(|tool| tool.is_remote());
     if let Some(tool) = remote.filter(|_| ctx.offline) {
         return Err(Error::usage(format!("--offline: {} needs the network", tool.name()))
+            .hint("remove --launcher, or use --launcher ccache"));
+    }
+    if options.compile.uses_ccache_image()
+        && options.compile.launcher().and_then(Tool::of) != Some(Tool::Ccache)
+    {
+        return Err(Error::usage("--ccache-from and --ccache-to need ccache as the launcher")
             .hint("remove --launcher, or use --launcher ccache"));
     }
     let mut requests = Vec::new();
@@ -272,6 +310,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         overrides: config.overrides.with_project(&ctx.library.project)?,
         patches: make.catalog.patches.as_deref().map(|path| host.absolute(path)),
         toolchain: ToolchainChoice {
+            spec: toolchain(make, &ctx.library.project).cloned().unwrap_or_default(),
             cc: make.kbuild.cc.clone(),
             llvm: make.kbuild.llvm,
             cross_compile: make.kbuild.cross_compile.clone(),

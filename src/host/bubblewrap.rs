@@ -4,7 +4,7 @@ use crate::host::Host;
 use crate::host::packages::{Dependency, Diagnosis, Importance, diagnose};
 use crate::host::process::{self, CommandLine, SANDBOX};
 use crate::util::error::{Error, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -57,6 +57,8 @@ pub fn find_command(
 ) -> Result<Vec<String>> {
     diagnose(vec![Dependency { importance: Importance::Required, ..dependency() }], "gcc", host)?
         .require()?;
+    // The PATH of `env` may be that of a toolchain.
+    let program = host.find_program(SANDBOX).map_or(SANDBOX.to_owned(), Utf8PathBuf::into_string);
     // Root needs no user namespace, if the host forbids them.
     let attempts: &[&[&str]] = if host.root { &[&[USER_NAMESPACE], &[]] } else { &[&[USER_NAMESPACE]] };
     let mut failed = None;
@@ -65,14 +67,14 @@ pub fn find_command(
         let argv = argv.map(str::to_owned).chain(files.iter().cloned()).chain(["--".to_owned()]);
         let mut args: Vec<String> = argv.collect();
         let probe = CommandLine {
-            program: SANDBOX.to_owned(),
+            program: program.clone(),
             args: args.iter().cloned().chain(["true".to_owned()]).collect(),
             env: env.clone(),
             cwd: dir.to_owned(),
         };
         let output = process::output(&probe)?;
         if output.status.success() {
-            args.insert(0, SANDBOX.to_owned());
+            args.insert(0, program);
             return Ok(args);
         }
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -6,9 +6,11 @@ pub mod packages;
 pub mod process;
 mod terminal;
 pub mod tls;
+mod tool_root;
 pub mod user_config;
 
 pub use env::full_env;
+pub use tool_root::{ToolRoot, bind_arguments};
 
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
@@ -71,6 +73,8 @@ pub struct Host {
     pub os: OsRelease,
     /// The user's defaults.
     pub user: UserConfig,
+    /// `--toolchain`: where the build's tools come from, if not from this host.
+    pub tool_root: Option<ToolRoot>,
 }
 
 /// The fields of `/etc/os-release` that choose a package manager.
@@ -145,6 +149,7 @@ impl Host {
             ),
             user,
             cwd,
+            tool_root: None,
         })
     }
 
@@ -181,6 +186,9 @@ impl Host {
     /// Returns a digest of the stamps of package databases and of the directories in `PATH` that have tools. It
     /// changes if a tool or header is installed or updated.
     pub fn installed(&self) -> Sha256 {
+        if let Some(root) = &self.tool_root {
+            return root.digest;
+        }
         const PACKAGES: [&str; 5] = [
             "/var/lib/dpkg/status",
             "/var/lib/rpm",

@@ -1,7 +1,7 @@
 //! The dependencies of a build, what the host lacks of them, and the command that installs it.
 
-use crate::host::Host;
 use crate::host::process::{self, CommandLine};
+use crate::host::{Host, OsRelease};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::text::join_list;
@@ -21,7 +21,7 @@ enum PackageManager {
 
 impl PackageManager {
     /// Returns the package manager of this distribution, if it is known.
-    fn of(host: &Host) -> Option<PackageManager> {
+    fn of(os: &OsRelease) -> Option<PackageManager> {
         let known = [
             ("debian", PackageManager::Debian),
             ("ubuntu", PackageManager::Debian),
@@ -32,7 +32,7 @@ impl PackageManager {
             ("suse", PackageManager::Suse),
             ("opensuse", PackageManager::Suse),
         ];
-        known.into_iter().find(|(id, _)| host.os.is_like(id)).map(|(_, packages)| packages)
+        known.into_iter().find(|(id, _)| os.is_like(id)).map(|(_, packages)| packages)
     }
 
     /// Returns the commands that install packages. The packages are appended to the last one.
@@ -68,6 +68,17 @@ pub struct Dependency {
     pub importance: Importance,
     /// The option that may name it.
     pub option: Option<&'static str>,
+    pub place: Place,
+}
+
+/// Where a dependency must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On this host.
+    #[default]
+    Host,
+    /// In the toolchain, which is this host or the root of `--toolchain`.
+    Toolchain,
 }
 
 /// Whether a build fails without a dependency.
@@ -86,6 +97,7 @@ impl Dependency {
             packages,
             importance: Importance::Required,
             option: None,
+            place: Place::Host,
         }
     }
 
@@ -102,6 +114,11 @@ impl Dependency {
     pub fn recommended(self) -> Dependency {
         Dependency { importance: Importance::Recommended, ..self }
     }
+
+    /// Returns the same dependency as one of the toolchain.
+    pub fn in_toolchain(self) -> Dependency {
+        Dependency { place: Place::Toolchain, ..self }
+    }
 }
 
 /// One line of `kcompile doctor`.
@@ -113,11 +130,13 @@ pub struct DependencyStatus {
     /// What it is for, or why it does not work.
     pub why: String,
     pub importance: Importance,
-    /// Its package on this distribution.
+    /// Its package on this distribution, or on that of the toolchain.
     pub package: Option<&'static str>,
     /// The option that may name it.
     #[serde(skip)]
     option: Option<&'static str>,
+    #[serde(skip)]
+    place: Place,
 }
 
 /// All dependencies that were checked.
@@ -129,6 +148,9 @@ pub struct Diagnosis {
     pub install: Option<String>,
     #[serde(skip)]
     commands: Vec<Vec<String>>,
+    /// Whether the toolchain is a root file system.
+    #[serde(skip)]
+    has_root: bool,
 }
 
 impl Diagnosis {
@@ -149,6 +171,13 @@ impl Diagnosis {
         let missing = self.missing();
         if missing.is_empty() {
             return Ok(());
+        }
+        let in_root = self.dependencies.iter().filter(|one| one.place == Place::Toolchain);
+        let in_root: Vec<&str> =
+            in_root.filter(|one| missing.contains(&&*one.name)).map(|one| &*one.name).collect();
+        if self.has_root && !in_root.is_empty() {
+            return Err(Error::host(format!("the toolchain lacks {}", in_root.join(", ")))
+                .hint("choose another image with --toolchain, or add the packages of these to it"));
         }
         let error = Error::host(format!("this host lacks {}", missing.join(", ")));
         let unknown = self.all_missing().filter(|one| one.package.is_none());
@@ -215,7 +244,7 @@ impl fmt::Display for Diagnosis {
 pub fn examine_menus(host: &Host) -> Result<Diagnosis> {
     let why = "draws the kernel's menus";
     let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
-    diagnose(vec![Dependency::header("curses.h", why, packages)], "gcc", host)
+    diagnose(vec![Dependency::header("curses.h", why, packages).in_toolchain()], "gcc", host)
 }
 
 /// Checks for git.
@@ -239,14 +268,20 @@ pub fn examine_push(host: &Host) -> Result<Diagnosis> {
 ///
 /// No process can be started to look (exit code 4), or kcompile was interrupted.
 pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Result<Diagnosis> {
-    let packages = PackageManager::of(host);
+    let (packages, has_root) = (PackageManager::of(&host.os), host.tool_root.is_some());
     let has_headers = dependencies.iter().any(|one| matches!(one.kind, DependencyKind::Header(_)));
     let compiler = if has_headers { working_compiler(host_cc, host)? } else { None };
     let look = |dependency: Dependency| {
+        let packages = match dependency.place {
+            Place::Host => packages,
+            Place::Toolchain => PackageManager::of(host.tool_os()),
+        };
         Ok(DependencyStatus {
-            found: match &dependency.kind {
-                DependencyKind::Program(name) => host.find_program(name).map(Into::into),
-                DependencyKind::Header(header) => match &compiler {
+            place: dependency.place,
+            found: match (&dependency.kind, dependency.place) {
+                (DependencyKind::Program(name), Place::Host) => host.find_program(name).map(Into::into),
+                (DependencyKind::Program(name), Place::Toolchain) => host.find_tool(name).map(Into::into),
+                (DependencyKind::Header(header), _) => match &compiler {
                     Some(compiler) => find_header(header, compiler, host)?,
                     None => None,
                 },
@@ -267,6 +302,7 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Re
     let mut packages_to_install: Vec<&str> = dependencies
         .iter()
         .filter(|dependency| dependency.found.is_none())
+        .filter(|dependency| !(has_root && dependency.place == Place::Toolchain))
         .filter_map(|dependency| dependency.package)
         .collect();
     packages_to_install.sort_unstable();
@@ -284,7 +320,7 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Re
     }
     let lines: Vec<String> = commands.iter().map(|argv| argv.join(" ")).collect();
     let install = (!lines.is_empty()).then(|| lines.join(" && "));
-    Ok(Diagnosis { dependencies, install, commands })
+    Ok(Diagnosis { dependencies, install, commands, has_root })
 }
 
 /// Returns the words of `host_cc`, or else of another compiler that runs. A header is not missing because a
@@ -302,11 +338,11 @@ fn working_compiler(host_cc: &str, host: &Host) -> Result<Option<Vec<String>>> {
 /// Returns what a compiler prints of the files that it includes, or `None` if it does not run.
 fn included_files(compiler: &[String], options: &[&str], host: &Host) -> Result<Option<String>> {
     let Some((program, args)) = compiler.split_first() else { return Ok(None) };
-    if host.find_program(program).is_none() {
+    if host.find_tool(program).is_none() {
         return Ok(None);
     }
     let args = args.iter().map(String::as_str).chain(["-M", "-x", "c"]).chain(options.iter().copied());
-    process::capture(program, &args.chain(["/dev/null"]).collect::<Vec<_>>(), &host.child_env)
+    host.capture_tool(program, &args.chain(["/dev/null"]).collect::<Vec<_>>())
 }
 
 /// Returns where a compiler finds `header`.

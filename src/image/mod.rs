@@ -9,6 +9,7 @@ pub mod kernel_image;
 pub mod pack;
 pub mod push;
 pub mod receipt;
+pub mod remote;
 pub mod size_limits;
 pub mod tag;
 pub mod verify;

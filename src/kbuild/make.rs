@@ -29,6 +29,10 @@ impl BuildDir<'_> {
         extra: &BTreeMap<String, String>,
         progress: Option<Progress<'_>>,
     ) -> Result<LogSummary> {
+        assert!(
+            self.host.tool_root.is_none() || self.sandbox.report.is_complete(),
+            "a toolchain's make runs in a sandbox only"
+        );
         let mut command = self.make_command(targets, extra);
         // make fails too if the log cannot be written.
         let _ = writeln!(&self.log, "+ {command}");

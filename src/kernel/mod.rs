@@ -51,6 +51,7 @@ mod flavor;
 mod range;
 mod source_digest;
 mod source_spec;
+mod toolchain_spec;
 mod version;
 
 pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
@@ -58,4 +59,5 @@ pub use flavor::{Bus, ElfForm, Flavor, FlavorSpec};
 pub use range::VersionRange;
 pub use source_digest::{CommitId, SourceDigest};
 pub use source_spec::{SOURCE_FORMS, SourceSpec, source_package};
+pub use toolchain_spec::ToolchainSpec;
 pub use version::{Channel, KernelVersion, VersionRequest};

@@ -198,6 +198,11 @@ impl Image {
         annotation.or_else(labels).map(String::as_str)
     }
 
+    /// Returns the image ID, the digest of the config. It stays the same if layers are compressed in another way.
+    pub fn id(&self) -> Result<Sha256> {
+        check_descriptor(&self.layout, self.manifest.config())
+    }
+
     pub fn layer_count(&self) -> usize {
         self.manifest.layers().len()
     }
@@ -253,7 +258,7 @@ impl Image {
         RootFs::merge(layers).map_err(|why| Error::fetch(format!("{}: sha256:{digest}: {why}", self.layout)))
     }
 
-    /// Calls `visit` once for each file of the image's `root`, with its names, its size and its bytes. The
+    /// Calls `visit` once for each file of the image's `root`, with its names, its entry and its bytes. The
     /// digests of a layer are checked only when this returns.
     ///
     /// # Errors
@@ -262,7 +267,7 @@ impl Image {
     pub fn visit_files(
         &self,
         root: &RootFs,
-        mut visit: impl FnMut(&[&str], u64, &mut dyn Read) -> Result<()>,
+        mut visit: impl FnMut(&[&str], &LayerEntry, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
         let mut limits = Limits::default();
         let files = root.files();
@@ -270,7 +275,7 @@ impl Image {
             let mut entries = 0..;
             self.visit_layer(layer, &mut limits, |found, reader| {
                 let id = FileId { layer, entry: entries.next().expect("without end") };
-                files.get(&id).map_or(Ok(()), |names| visit(names, found.size, reader))
+                files.get(&id).map_or(Ok(()), |names| visit(names, found, reader))
             })?;
         }
         Ok(())

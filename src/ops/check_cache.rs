@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::catalog::lockfile::{self, LockFile};
 use crate::host::process;
 use crate::ops::clean::{NO_LOCK, archive_lock, git_lock, list_dir, source_of_builds, try_locks};
+use crate::ops::toolchain;
 use crate::source;
 use crate::util::error::Result;
 use crate::util::fs::{TEMPORARY, disk_usage, remove_tree};
@@ -60,6 +61,10 @@ pub fn examine(cache: &Cache) -> Result<CacheReport> {
     }
     for path in folder("git")? {
         report.check_entry(cache, &path, &git_lock(&path), check_git_repository)?;
+    }
+    for path in folder("toolchains")? {
+        let check = |_: &Cache, path: &Utf8Path| Ok(toolchain::problem(path));
+        report.check_entry(cache, &path, &toolchain::lock_name(&path), check)?;
     }
     for path in folder("images")? {
         report.check_entry(cache, &path, NO_LOCK, |_, path| {

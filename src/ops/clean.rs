@@ -2,6 +2,7 @@
 //! another run uses stay, and so does the lock file.
 
 use crate::cache::{Cache, Lock};
+use crate::ops::toolchain;
 use crate::source::{self, BUILD_DIR_PREFIX};
 use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{disk_usage, remove_tree};
@@ -13,7 +14,7 @@ use walkdir::WalkDir;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanOptions {
-    /// Trees, archives, git repositories, partial downloads.
+    /// Trees, archives, git repositories, partial downloads, toolchains.
     pub sources: bool,
     /// Build directories, cached images, console logs.
     pub builds: bool,
@@ -90,6 +91,9 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
         }
         for path in list_dir(&cache.root.join("git"))? {
             items.push(item("git repository", &path, &git_lock(&path), 1));
+        }
+        for path in list_dir(&cache.root.join("toolchains"))? {
+            items.push(item("toolchain", &path, &toolchain::lock_name(&path), 1));
         }
     }
     items.retain(|item| options.older_than.is_none_or(|limit| item.idle_time >= limit));

@@ -1,12 +1,13 @@
 //! The programs and headers that a plan needs, and whether the host has them.
 
-use crate::host::Host;
 use crate::host::bubblewrap;
 use crate::host::packages::{Dependency, Diagnosis, diagnose, git};
 use crate::host::process;
+use crate::host::{Host, ToolRoot};
 use crate::kernel::Arch;
 use crate::plan::{Plan, SourceLocation};
 use crate::util::error::{Error, Result};
+use crate::util::text::sanitize_line;
 
 /// Checks for everything that `plan` needs on this host.
 ///
@@ -20,10 +21,13 @@ pub fn examine(plan: &Plan, host: &Host) -> Result<Diagnosis> {
     let diagnosis = diagnose(dependencies(plan), variable(plan, "HOSTCC"), host)?;
     for (tool, key) in [("cc", "CC"), ("hostcc", "HOSTCC")] {
         let command = variable(plan, key);
-        let is_there = programs(command).iter().all(|program| host.find_program(program).is_some());
+        let is_there = programs(command).iter().all(|program| host.find_tool(program).is_some());
         if is_there && !plan.toolchain.identity.contains_key(tool) {
             return Err(Error::host(format!("`{command} --version` fails, so it is not a compiler"))
                 .hint("choose another compiler with --cc"));
+        }
+        if let Some(root) = host.tool_root.as_ref().filter(|_| is_there) {
+            check_compiler(command, root)?;
         }
     }
     Ok(diagnosis)
@@ -32,6 +36,25 @@ pub fn examine(plan: &Plan, host: &Host) -> Result<Diagnosis> {
 /// Returns the command that is a variable of make.
 fn variable<'a>(plan: &'a Plan, key: &str) -> &'a str {
     plan.toolchain.variables.get(key).map_or("gcc", String::as_str)
+}
+
+/// Checks that a compiler of `root` works.
+///
+/// # Errors
+///
+/// It cannot compile an empty file (exit code 4).
+fn check_compiler(compiler: &str, root: &ToolRoot) -> Result<()> {
+    let argv = shlex::split(compiler).unwrap_or_default();
+    let Some((program, args)) = argv.split_first() else { return Ok(()) };
+    let args = args.iter().map(String::as_str).chain(["-c", "-x", "c", "/dev/null", "-o", "/dev/null"]);
+    let output = root.output(program, &args.collect::<Vec<_>>())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let why = sanitize_line(stderr.lines().next().unwrap_or("it printed no error"));
+    Err(Error::host(format!("the compiler {compiler} of the toolchain cannot compile: {why}"))
+        .hint("choose another image with --toolchain"))
 }
 
 /// Returns the programs of the toolchain.
@@ -82,7 +105,8 @@ fn programs(command: &str) -> Vec<String> {
     programs
 }
 
-fn dependencies(plan: &Plan) -> Vec<Dependency> {
+/// Returns everything that make and its programs need.
+fn build_tools(plan: &Plan) -> Vec<Dependency> {
     let mut dependencies = vec![Dependency::program("make", "runs the kernel's build", ["make"; 5])];
     dependencies.extend(toolchain(plan));
     dependencies.extend([
@@ -121,17 +145,22 @@ fn dependencies(plan: &Plan) -> Vec<Dependency> {
         let packages = ["pahole", "dwarves", "pahole", "pahole", "dwarves"];
         dependencies.push(Dependency::program("pahole", "writes BTF", packages));
     }
+    if let Some(launcher) = &plan.toolchain.launcher {
+        let program = launcher.split_whitespace().next().unwrap_or_default();
+        let launcher = Dependency::program(program, "runs the compiler", [""; 5]);
+        dependencies.push(launcher.given_by("--launcher"));
+    }
+    dependencies
+}
+
+fn dependencies(plan: &Plan) -> Vec<Dependency> {
+    let mut dependencies: Vec<_> = build_tools(plan).into_iter().map(Dependency::in_toolchain).collect();
     if !plan.patches.is_empty() || matches!(plan.source.location, SourceLocation::Git { .. }) {
         dependencies.push(git());
     }
     if matches!(plan.source.location, SourceLocation::Apt { .. }) {
         let packages = ["apt", "", "", "", ""];
         dependencies.push(Dependency::program("apt-get", "downloads the kernel's source package", packages));
-    }
-    if let Some(launcher) = &plan.toolchain.launcher {
-        let program = launcher.split_whitespace().next().unwrap_or_default();
-        let launcher = Dependency::program(program, "runs the compiler", [""; 5]);
-        dependencies.push(launcher.given_by("--launcher"));
     }
     dependencies.push(bubblewrap::dependency());
     dependencies

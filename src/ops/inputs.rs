@@ -10,7 +10,7 @@ use crate::catalog::tool_versions::Tools;
 use crate::catalog::toolchain_quirks;
 use crate::catalog::{ConfigLibrary, patches};
 use crate::host::Host;
-use crate::host::process::{self, Interruptible};
+use crate::host::process::Interruptible;
 use crate::kernel::{SOURCE_FORMS, SourceSpec, source_package};
 use crate::plan::request::{Override, Request};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
@@ -242,11 +242,16 @@ fn identify_toolchain(
             .into_iter()
             .filter_map(|tool| identity.contains_key(&tool).then(|| (tool.clone(), tool))),
     );
-    let programs = compiler_identity::digest_programs(&commands, host, |file| match file.metadata() {
-        Ok(metadata) if metadata.len() >= MIN_MEMOIZED => hash_file(file, memo),
-        _ => digest_file(file, Links::Follow),
-    })?;
-    Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
+    let root = host.tool_root.as_ref().map(|root| root.digest);
+    let programs = if root.is_some() {
+        BTreeMap::new()
+    } else {
+        compiler_identity::digest_programs(&commands, host, |file| match file.metadata() {
+            Ok(metadata) if metadata.len() >= MIN_MEMOIZED => hash_file(file, memo),
+            _ => digest_file(file, Links::Follow),
+        })?
+    };
+    Ok((Toolchain { root, variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
 }
 
 /// Returns the version that each command prints. All commands run in parallel.
@@ -273,10 +278,10 @@ fn tool_versions<'a>(
 }
 
 fn first_version_line(argv: &[String], host: &Host) -> Result<Option<String>> {
-    let Some(program) = host.find_program(&argv[0]) else { return Ok(None) };
+    let Some(program) = host.find_tool(&argv[0]) else { return Ok(None) };
     let mut args: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
     args.push("--version");
-    let output = process::capture(program.as_str(), &args, &host.child_env)?.unwrap_or_default();
+    let output = host.capture_tool(program.as_str(), &args)?.unwrap_or_default();
     let Some(line) = output.lines().next().map(str::trim) else { return Ok(None) };
     // GCC prints the name that it was called by first, which does not matter. A wrapper may print its path,
     // which must not get into images.

@@ -24,3 +24,4 @@ mod named_files;
 pub mod rebuild;
 pub mod reuse;
 pub mod scheduler;
+pub mod toolchain;

@@ -70,6 +70,9 @@ impl LocalSource {
 /// What compiles the kernel.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Toolchain {
+    /// The ID of the image of `--toolchain`, whose tools these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<Sha256>,
     /// The make variables that choose it: `CC`, `LLVM`, `CROSS_COMPILE`, …
     pub variables: BTreeMap<String, String>,
     /// The first line of each tool's `--version`. Missing tools are not in it.
@@ -117,7 +120,8 @@ impl Toolchain {
                 (version, program) => format!("{tool}: {}", version.cloned().or(program).unwrap_or_default()),
             }
         };
-        names.into_iter().map(describe).collect()
+        let root = self.root.map(|root| format!("toolchain: sha256:{root}"));
+        root.into_iter().chain(names.into_iter().map(describe)).collect()
     }
 
     /// Describes the tools in one line.

@@ -1,6 +1,6 @@
 //! The request for one kernel, resolved from the command line.
 
-use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
 use crate::oci::Compression;
 use camino::Utf8PathBuf;
 use serde::Serialize;
@@ -47,6 +47,8 @@ pub enum Override {
 /// Which compiler builds the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolchainChoice {
+    /// `--toolchain`.
+    pub spec: ToolchainSpec,
     pub cc: Option<String>,
     pub llvm: bool,
     /// `--cross-compile`, a prefix such as `aarch64-linux-gnu-`.

@@ -236,6 +236,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (distance(best) <= best.chars().count().min(word.chars().count()) / 3).then_some(best)
 }
 
+/// Returns whether this can be the reference of an image in a registry, and of nothing else as an argument of a
+/// program: `docker.io/library/gcc:14`, `localhost:5000/x@sha256:…`.
+pub fn is_registry_reference(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ mod build {
     mod sandbox;
     mod single_kernel;
     mod timings;
+    mod toolchain;
 }
 
 /// The commands and their output.
@@ -146,4 +147,5 @@ mod support {
     pub(crate) mod signing;
     pub(crate) mod terminal;
     pub(crate) mod tls;
+    pub(crate) mod toolchain;
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::args::{MakeArgs, Options, RequireArgs, TargetArgs};
 use crate::cli::output::{group, groups, lines, print, render_json};
-use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request, requests};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle, one_request, requests};
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kconfig::requirements::Tally;
@@ -69,6 +69,7 @@ pub fn add(args: &AddArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode>
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     // Fails before the network is asked for the version of `latest`.
     files.library.project.user_dirs()?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, ctx)?;
     let requested = new_kernel_requests(args, &options, &ctx)?;

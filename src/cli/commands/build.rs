@@ -1,15 +1,16 @@
 //! `kcompile build`: builds kernels and prints a line for each image.
 
 use crate::boot;
-use crate::cli::args::BuildArgs;
+use crate::cache::Cache;
+use crate::cli::args::{BuildArgs, CompileArgs};
 use crate::cli::commands::plan::plan;
 use crate::cli::output::{line, print, render_items};
-use crate::cli::resolve::{CatalogFiles, context, import_bundle, requests};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle, requests};
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
 use crate::oci::WrittenImage;
-use crate::ops::build_many;
 use crate::ops::context::Context;
+use crate::ops::{build_many, ccache_image};
 use crate::report::Reporter;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
@@ -23,6 +24,7 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     }
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     note_ignored_env(host, reporter);
     let ctx = import_bundle(options, ctx)?;
@@ -41,6 +43,10 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
         let options = boot::Options::default();
         requests.iter().try_for_each(|request| boot::require_host(request.arch, &options, host))?;
     }
+    let CompileArgs { ccache_from, ccache_to, .. } = &options.compile;
+    if let Some(image) = ccache_from {
+        ccache_image::warm_up(image, &Cache::open(&ctx.cache_dir, host.uid)?, host, reporter)?;
+    }
     let (built, code) = match &requests[..] {
         [one] => {
             let built = crate::ops::build::build(one, &ctx)?;
@@ -54,6 +60,9 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
             (built, code.map_or(ExitCode::SUCCESS, ExitCode::from))
         }
     };
+    if let Some(image) = ccache_to.as_ref().filter(|_| code == ExitCode::SUCCESS) {
+        ccache_image::save(image, &Cache::open(&ctx.cache_dir, host.uid)?, host, reporter)?;
+    }
     let images: Vec<WrittenImage> = built.iter().flatten().map(|image| image.written.clone()).collect();
     let indexes = pack::write_multi_arch(&images, &ctx.output, reporter)?;
     if args.plan.json {

@@ -3,15 +3,12 @@
 use crate::cli::output::{line, print};
 use crate::cli::target::{locate, one_image};
 use crate::host::{self, Host};
-use crate::oci::annotations::{DESCRIPTION, TITLE};
-use crate::oci::{Encoder, ImageSpec, read, tags};
 use crate::ops::ccache_image::{self, Limit};
 use crate::report::{Progress, Reporter};
-use crate::util::error::{Error, Result};
+use crate::util::error::Result;
 use crate::util::text::{format_size, parse_age, parse_size, pluralize};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use clap::{Args, Subcommand};
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -86,32 +83,11 @@ pub fn ccache(args: &CcacheArgs, host: &Host, reporter: &Reporter) -> Result<Exi
 }
 
 pub fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    let (path, tag) = reference(&args.image, host);
-    let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
-        Error::usage(format!("{} has no valid tag", args.image))
-            .hint("append a tag, as in oci:warm/ccache:6.1")
-    })?;
-    let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));
-    };
-    let arch = host.own_arch()?;
-    let annotations = BTreeMap::from([
-        (TITLE.to_owned(), "ccache".to_owned()),
-        (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile ccache import".to_owned()),
-    ]);
-    let spec = ImageSpec { layout: name, tag, encoder: Encoder::Zstd, annotations: &annotations };
+    let reference = host.absolute(Utf8Path::new(args.image.strip_prefix("oci:").unwrap_or(&args.image)));
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
-    let image = ccache_image::export(
-        &ccache_image::directory(host)?,
-        limit,
-        output,
-        spec,
-        arch,
-        host.cpus,
-        reporter,
-    )?;
-    print(&line(&image.layout, tag, image.digest, host))?;
+    let image = ccache_image::write_layout(&reference, limit, host, reporter)?;
+    print(&line(&image.layout, &image.tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,10 +102,4 @@ pub fn import(args: &ImportArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         pluralize(imported.known, "entry", "entries")
     ))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Parses `[oci:]DIR[:TAG]`, as skopeo writes it.
-fn reference<'a>(text: &'a str, host: &Host) -> (Utf8PathBuf, Option<&'a str>) {
-    let (path, tag) = read::split_reference(text.strip_prefix("oci:").unwrap_or(text));
-    (host.absolute(Utf8Path::new(path)), tag)
 }

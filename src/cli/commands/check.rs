@@ -4,7 +4,7 @@ use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, Overrides, TargetArgs};
 use crate::cli::output::{is_narrow, print, print_painted, render_json, row, width};
 use crate::cli::paint;
-use crate::cli::resolve::{CatalogFiles, context, one_request, plan_for};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, one_request, plan_for};
 use crate::cli::target::{Target, config_of};
 use crate::host::Host;
 use crate::image::inspect::{self, counterpart_layout};
@@ -260,6 +260,7 @@ fn configured(
     reporter: &Reporter,
 ) -> Result<CheckedConfig> {
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     let request = one_request(&args.target, options, &ctx)?;
     let (plan, text) = config::final_config(&request, ConfigFormat::Full, &ctx)?;

@@ -7,7 +7,7 @@ use crate::cli::output::{
     groups, print, print_painted, print_verbatim, renamed, render_json, render_setting,
 };
 use crate::cli::paint;
-use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle, one_request};
 use crate::cli::target::{Target, config_of};
 use crate::host::Host;
 use crate::image::inspect;
@@ -33,8 +33,8 @@ const MAX_NAMED: usize = 12;
 pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = command.options();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let ctx = context(&options, &files, host, reporter)?;
-    let ctx = import_bundle(&options, ctx)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let ctx = import_bundle(&options, context(&options, &files, host, reporter)?)?;
     match &command.action {
         Action::Show(args) => show(args, &options, &ctx),
         Action::Diff(args) => diff(args, &options, &ctx),

@@ -5,10 +5,10 @@ use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
 use crate::cli::output::{print, print_painted, render_json, row};
 use crate::cli::paint;
-use crate::cli::resolve::{CatalogFiles, context, requests};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, requests};
 use crate::host::packages::Diagnosis;
 use crate::host::{Host, bubblewrap};
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{Arch, Flavor, ToolchainSpec};
 use crate::ops::doctor;
 use crate::ops::host_overview::{FactStatus, HostFact, OverviewInputs, overview};
 use crate::plan as planning;
@@ -58,6 +58,9 @@ pub struct DoctorArgs {
     pub cache: bool,
     #[arg(long, hide = true, value_name = "DIR", requires = "cache")]
     pub cache_dir: Option<Utf8PathBuf>,
+    /// Check this toolchain instead of the host
+    #[arg(long, value_name = "SPEC")]
+    pub toolchain: Option<ToolchainSpec>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -78,11 +81,16 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         target: TargetArgs { hypervisor, arch: args.arch.clone(), source: None },
         make: MakeArgs {
             catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
-            kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
+            kbuild: KbuildArgs {
+                llvm: args.llvm,
+                toolchain: args.toolchain.clone(),
+                ..KbuildArgs::default()
+            },
             ..MakeArgs::default()
         },
         ..Options::default()
     };
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
     let mut items: Vec<Value> = Vec::new();

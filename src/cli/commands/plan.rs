@@ -3,7 +3,7 @@
 use crate::catalog::patches::PatchFile;
 use crate::cli::args::{BuildArgs, PlanArgs};
 use crate::cli::output::{Fields, print, render_items};
-use crate::cli::resolve::{CatalogFiles, context, requests};
+use crate::cli::resolve::{CatalogFiles, context, host_with_tools, requests};
 use crate::host::Host;
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::check_symbols::{self, SymbolCheck};
@@ -29,6 +29,7 @@ Exit codes: 0 ok, 2 usage or plan error, 4 host lacks a compiler.";
 pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     print_plans(&requests(&args.versions.versions, options, &ctx)?, &args.plan, &ctx)
 }

@@ -4,7 +4,7 @@ use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, BuildCommand, ProgressArgs};
 use crate::cli::output::{ItemsPrinter, print, print_painted, reference, row};
 use crate::cli::paint;
-use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
+use crate::cli::resolve::{CatalogFiles, cache_dir, context, host_with_tools, requests};
 use crate::cli::target::{one_image, references};
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptState};
@@ -142,6 +142,7 @@ fn rebuild_by(
     // A launcher changes the speed of a build and not its output.
     options.compile.remove_launcher();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     // The first argument may be the name of another command, which is not a version.
     let requests = requests(&versions.versions, &options, &ctx)

@@ -356,7 +356,8 @@ fn sections_of(
         return Ok(sections_of);
     }
     let mut memory = MAX_MEMORY;
-    image.visit_files(&image.root()?, |paths, size, reader| {
+    image.visit_files(&image.root()?, |paths, entry, reader| {
+        let size = entry.size;
         let keys = paths.iter().map(|path| key(found, path)).filter(|name| names.contains(name));
         let keys: Vec<String> = keys.collect();
         if size == 0 || keys.is_empty() {

@@ -7,6 +7,8 @@ mod names;
 mod referrers;
 mod skopeo;
 
+pub(super) use skopeo::{is_missing, reason as skopeo_reason};
+
 use crate::host::Host;
 use crate::kernel::KernelVersion;
 use crate::oci::REFERRERS_SUFFIX;

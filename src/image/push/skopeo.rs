@@ -125,10 +125,7 @@ pub(super) fn inspect_remote(
         }
         stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let reason = reason(&stderr).to_lowercase();
-        // The two codes of the specification, and the status without a code.
-        let missing =
-            ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
-        if missing.iter().any(|word| reason.contains(word)) {
+        if is_missing(&reason) {
             return Ok(Ok(None));
         }
         if registry.retry_times == 0 || !TEMPORARY.iter().any(|word| reason.contains(word)) {
@@ -136,6 +133,14 @@ pub(super) fn inspect_remote(
         }
     }
     Ok(Err(stderr))
+}
+
+/// Returns whether skopeo failed because the registry has no such image.
+pub(in crate::image) fn is_missing(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    // The two codes of the specification, and the status without a code.
+    let missing = ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
+    missing.iter().any(|word| reason.contains(word))
 }
 
 /// Returns the digest that the registry serves for the tag of a copy.
@@ -234,7 +239,7 @@ fn login(registry: &Registry, host: &Host) -> Option<String> {
 }
 
 /// Returns skopeo's last message, from `time="…" level=fatal msg="…"` or from a plain line.
-pub(super) fn reason(stderr: &str) -> String {
+pub(in crate::image) fn reason(stderr: &str) -> String {
     let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed no error");
     let quoted = line.split_once("msg=").and_then(|(_, text)| serde_json::from_str(text).ok());
     let message = quoted.unwrap_or_else(|| line.to_owned());

@@ -4,7 +4,7 @@
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kconfig::file_settings::{self, FileKind};
-use crate::kernel::SourceSpec;
+use crate::kernel::{SourceSpec, ToolchainSpec};
 use crate::oci::Compression;
 use crate::plan::request::{
     ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request, ToolchainChoice,
@@ -167,7 +167,7 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
         config,
         overrides,
         patches,
-        toolchain: ToolchainChoice { cc, llvm, cross_compile, launcher },
+        toolchain: ToolchainChoice { spec, cc, llvm, cross_compile, launcher },
         images,
         mirrors: _,
         configures: _,
@@ -197,6 +197,13 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
     }
     patches.iter().for_each(|patches| add("--patches", path(patches)));
     configs.iter().for_each(|configs| add("--configs", path(configs)));
+    match spec {
+        ToolchainSpec::Host => {}
+        ToolchainSpec::Oci(reference) => {
+            add("--toolchain", ToolchainSpec::Oci(path(reference).into()).to_string());
+        }
+        ToolchainSpec::Registry(reference) => add("--toolchain", reference.clone()),
+    }
     let tools = [("--cc", cc), ("--cross-compile", cross_compile), ("--launcher", launcher)];
     for (option, value) in tools {
         value.iter().for_each(|value| add(option, strip_tool_path(value)));

@@ -1,7 +1,7 @@
 //! Lists the files that make sees in the sandbox, as arguments of bubblewrap. Later mounts hide earlier ones.
 
 use super::SandboxPaths;
-use crate::host::{Host, process};
+use crate::host::{Host, bind_arguments, process};
 use crate::kbuild::launcher::Launcher;
 use crate::util::error::{Error, Result};
 use crate::util::fs::create_dir;
@@ -50,6 +50,19 @@ struct BindArgs(Vec<String>);
 impl BindArgs {
     fn add<const N: usize>(&mut self, args: [&str; N]) {
         self.0.extend(args.map(str::to_owned));
+    }
+
+    /// Binds the programs of this host.
+    fn bind_system(&mut self) {
+        for path in SYSTEM {
+            self.add(["--ro-bind-try", path, path]);
+        }
+        for path in ROOT {
+            match std::fs::read_link(path).ok().and_then(|target| Utf8PathBuf::from_path_buf(target).ok()) {
+                Some(target) => self.add(["--symlink", target.as_str(), path]),
+                None => self.add(["--ro-bind-try", path, path]),
+            }
+        }
     }
 
     /// Binds `path` with all mounts below it, read-only. A missing path is not an error.
@@ -104,19 +117,14 @@ pub(super) fn arguments(
     host: &Host,
 ) -> Result<Vec<String>> {
     let mut arguments = BindArgs::default();
-    for path in SYSTEM {
-        arguments.add(["--ro-bind-try", path, path]);
-    }
-    for path in ROOT {
-        match std::fs::read_link(path).ok().and_then(|target| Utf8PathBuf::from_path_buf(target).ok()) {
-            Some(target) => arguments.add(["--symlink", target.as_str(), path]),
-            None => arguments.add(["--ro-bind-try", path, path]),
-        }
+    match &host.tool_root {
+        Some(root) => arguments.0.extend(bind_arguments(&root.path)),
+        None => arguments.bind_system(),
     }
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
-    let home = host.child_env.get("HOME").map(Utf8Path::new);
-    for program in programs(paths, host) {
-        arguments.bind_program(&program, home);
+    if host.tool_root.is_none() {
+        let home = host.child_env.get("HOME").map(Utf8Path::new);
+        programs(paths, host).iter().for_each(|program| arguments.bind_program(program, home));
     }
     paths.plan.config_paths.iter().for_each(|path| arguments.bind_read_only(path));
     if let Some(launcher) = Launcher::of(&paths.plan.toolchain, paths.build) {

@@ -112,6 +112,13 @@ impl Sandbox {
         let tmp = paths.private_dir.join("tmp");
         create_dir(&tmp)?;
         env.insert("TMPDIR".into(), tmp.into_string());
+        if let Some(root) = &host.tool_root {
+            env = root.env(env);
+            let tree = ("the source", &*paths.tree.path);
+            for (what, path) in [tree, ("the build directory", paths.build)] {
+                root.check_uncovered(what, path)?;
+            }
+        }
         // Launchers keep caches and settings in the user's home directory.
         if paths.plan.toolchain.launcher.is_none() {
             let home = paths.private_dir.join("home");

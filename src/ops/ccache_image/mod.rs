@@ -7,10 +7,12 @@
 mod entry;
 mod export;
 mod import;
+mod remote;
 
 pub use entry::{check, is_entry};
 pub use export::{Limit, export};
 pub use import::{ImportSummary, import};
+pub use remote::{CcacheImage, MAX_SIZE, save, warm_up, write_layout};
 
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};

@@ -3,6 +3,7 @@
 
 use crate::support::context::{RunResult, TestContext, compress, has_tool, skipped};
 use crate::support::fixtures::craft;
+use crate::support::registry;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 use std::process::Command;
@@ -193,4 +194,41 @@ fn a_missing_ccache_is_reported_with_the_package_to_install() {
         return skipped(&format!("ccache is in {dir}, which is always searched"));
     }
     context.run("cache export oci:warm/ccache:6.1").failed(4, &["cannot run ccache", "hint: install ccache"]);
+}
+
+#[test]
+fn a_build_takes_its_ccache_from_a_registry_and_returns_it() {
+    let (Some(first), Some(mut second)) = (context(), context()) else { return };
+    if !has_tool("skopeo") {
+        return;
+    }
+    let registry = registry::misbehaving(|request, _| request.path.contains("/dead/"));
+    let image = format!("docker://{}/kernel-ccache:6.1", registry.host());
+    let build = |context: &TestContext, options: &str| {
+        registry.allow(context);
+        context.tarball("6.1.7", "zst");
+        context.run(&format!("6.1.7 --fc --source linux-6.1.7.tar.zst --config mini.config {options}"))
+    };
+    let options = format!("--ccache-from {image} --ccache-to {image}");
+    let cold = build(&first, &options).ok().says(&format!("{image} does not exist yet"));
+    assert!(registry.digest("kernel-ccache", "6.1").is_some());
+    let warm = build(&second, &options).ok().says("ccache: added ");
+    assert_eq!(warm.digests(), cold.digests());
+    assert_eq!(count(&second, "cache_miss"), 0, "{}", warm.stderr);
+
+    // A layout on this machine, and its directory is made.
+    second.env.insert("CCACHE_DIR".into(), second.path("other").into_string());
+    build(&second, "--rebuild --ccache-from oci:warm/ccache:6.1 --ccache-to oci:warm/ccache:6.1")
+        .ok()
+        .says("oci:warm/ccache:6.1 does not exist yet");
+    assert!(second.path("work/warm/ccache/index.json").is_file());
+
+    let dead = format!("--ccache-from docker://{}/dead/x:1", registry.host());
+    build(&second, &dead).failed(3, &["--ccache-from docker://", "skopeo cannot copy the image"]);
+    build(&second, "--ccache-to warm/ccache").failed(2, &["`warm/ccache` has no valid tag"]);
+    build(&second, &format!("{options} --launcher distcc")).failed(2, &["need ccache as the launcher"]);
+    build(&second, "--ccache-from docker://-x").failed(2, &["not the reference of an image"]);
+    // An image of something else is refused before the build.
+    build(&second, "--ccache-from out/firecracker-kernel-bin-amd64:6.1.7 --rebuild")
+        .failed(3, &["--ccache-from"]);
 }

@@ -16,8 +16,8 @@ const TARGET: &str = "fc ch flavor arch source";
 const CONFIG: &str = "config fragment set builtin";
 const CATALOG: &str = "patches configs";
 const IMAGES: &str = "output combined-image no-modules kernel-link modules-layout compression boot";
-const KBUILD: &str = "cc llvm cross-compile sandbox";
-const COMPILE: &str = "rebuild launcher timings";
+const KBUILD: &str = "toolchain cc llvm cross-compile sandbox";
+const COMPILE: &str = "rebuild launcher ccache-from ccache-to timings";
 const SOURCE: &str =
     "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
 
@@ -62,13 +62,13 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config set", [&written_config[..], &["with-dependencies"]].concat()),
         ("config why", final_config.to_vec()),
         ("list", vec!["fc ch flavor fragments configs json"]),
-        ("doctor", vec!["arch llvm patches offline install json"]),
+        ("doctor", vec!["arch llvm patches toolchain offline install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure source builtin all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
             "make",
             vec![
-                "fc ch flavor arch source config fragment set patches configs jobs cc llvm cross-compile sandbox",
+                "fc ch flavor arch source config fragment set patches configs jobs toolchain cc llvm cross-compile sandbox",
                 "launcher builtin mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress quiet verbose",
             ],
         ),

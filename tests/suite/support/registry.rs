@@ -1,10 +1,11 @@
 //! A registry in memory that implements what skopeo needs to push, and can misbehave. Also layouts
 //! as other tools write them.
 
-use crate::support::context::sha256;
+use crate::support::context::{TestContext, sha256};
 use crate::support::servers::{Request, Server, respond, serve};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,14 @@ impl Registry {
     /// Returns its host and port.
     pub(crate) fn host(&self) -> &str {
         self.server.url.strip_prefix("http://").unwrap()
+    }
+
+    /// Lets skopeo use the registry without TLS in this context.
+    pub(crate) fn allow(&self, context: &TestContext) {
+        let settings = context.path("home/.config/containers");
+        fs::create_dir_all(&settings).unwrap();
+        let insecure = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", self.host());
+        fs::write(settings.join("registries.conf"), insecure).unwrap();
     }
 
     /// Returns the requests that uploaded something.
