@@ -76,20 +76,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     // Dependencies are the same for all flavors, so any flavor serves if the version has several.
     let flavor = versions.first().and_then(|version| version.parse().ok());
     let flavor = flavor.and_then(|version| planning::flavor_of(version, &files.catalog).ok());
-    let hypervisor = Some(flavor.unwrap_or(Flavor::Firecracker)).into();
-    let options = Options {
-        target: TargetArgs { hypervisor, arch: args.arch.clone(), source: None },
-        make: MakeArgs {
-            catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
-            kbuild: KbuildArgs {
-                llvm: args.llvm,
-                toolchain: args.toolchain.clone(),
-                ..KbuildArgs::default()
-            },
-            ..MakeArgs::default()
-        },
-        ..Options::default()
-    };
+    let options = options(args, flavor.unwrap_or(Flavor::Firecracker));
     let host = &host_with_tools(&options.make, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
@@ -132,6 +119,20 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         print(&render_json(&json))?;
     }
     Ok(code)
+}
+
+/// Returns the options of the build whose tools are checked.
+fn options(args: &DoctorArgs, flavor: Flavor) -> Options {
+    let kbuild = KbuildArgs { llvm: args.llvm, toolchain: args.toolchain.clone(), ..KbuildArgs::default() };
+    Options {
+        target: TargetArgs { hypervisor: Some(flavor).into(), arch: args.arch.clone(), source: None },
+        make: MakeArgs {
+            catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
+            kbuild,
+            ..MakeArgs::default()
+        },
+        ..Options::default()
+    }
 }
 
 /// Formats the overview of the host.

@@ -83,7 +83,7 @@ fn without_the_systems_root_certificates_the_built_in_ones_are_used() {
     let tls = Tls::start(&context);
     let url = tls.url.replace("localhost", "127.0.0.1");
     let fetch = format!("fetch 6.1.8 --fc --mirror {url}");
-    run_in_empty_root(&context, &fetch).failed(3, &["invalid peer certificate: UnknownIssuer"]);
+    run_in_empty_root(&context, &fetch).failed(3, &["invalid certificate: UnknownIssuer"]);
     // They do not replace those that the user names.
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         context.env = [(name.to_owned(), "/nowhere".to_owned())].into();
