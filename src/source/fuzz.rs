@@ -35,7 +35,7 @@ pub fn bundle(bytes: &[u8]) {
     inside(&["bundle", "cache"], |dir| {
         let bundle = dir.join("bundle");
         fs::write(&bundle, bytes).expect("it can be written");
-        let host = Host::read(ColorChoice::Never).expect("a host");
+        let host = Host::read(Some(ColorChoice::Never)).expect("a host");
         let ctx = FetchContext {
             cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
             host: &host,
