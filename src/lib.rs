@@ -6,11 +6,12 @@
 #![warn(clippy::match_bool, clippy::too_many_lines)]
 
 // A module imports only from those after it in this list, as `tests/suite/imports.rs` checks: cli,
-// ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util.
+// ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, cve, kernel, util.
 mod boot;
 mod cache;
 mod catalog;
 mod cli;
+mod cve;
 mod host;
 mod image;
 mod kbuild;
@@ -30,10 +31,12 @@ pub use cli::main;
 pub mod internals {
     pub use crate::catalog::ConfigLibrary;
     pub use crate::catalog::lockfile::LockFile;
+    pub use crate::cve::CompiledFiles;
     pub use crate::image::inspect::{FileContent, inspect};
     pub use crate::image::receipt::ReceiptFile;
     pub use crate::image::verify::{VerifyCache, VerifyReport, verify};
     pub use crate::kbuild::LogSummary;
+    pub use crate::kbuild::compiled_files::{BuiltTree, list as list_compiled_files};
     pub use crate::kconfig::explain::{Kernel, Renames, explain, symbols};
     pub use crate::kconfig::{Config, differences, merge, render};
     pub use crate::kernel::Arch;

@@ -10,6 +10,8 @@
 //! kcompile.lock                        digests of sources at their first use, unless the user's configs have it
 //! git/<url>/                           bare repositories, fetched to depth 1
 //! toolchains/<digest>/{root,state}     the root file system of an image, read-only, and a digest of its metadata
+//! cve/<data>.json                      the CVE records of a commit in a form that is fast to read, and when each
+//!                                      repository was fetched
 //! builds/<source>/                     build directories of user directories and of other users' trees
 //! images/<plan>/                       the images of a plan, to write them again without compiling
 //! known/<question>.json                memoized results, with the inputs that they depend on
@@ -80,6 +82,7 @@ impl Cache {
             "images",
             "known",
             "boots",
+            "cve",
             "locks",
             "tmp",
         ] {

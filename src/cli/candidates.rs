@@ -29,10 +29,10 @@ fn add_to_arg(arg: clap::Arg) -> clap::Arg {
         (Some("PROFILE"), _) => arg.add(ArgValueCandidates::new(profiles)),
         (Some("ARCH"), _) => arg.add(ArgValueCandidates::new(arches)),
         (_, "flavor") => arg.add(ArgValueCandidates::new(flavors)),
-        (Some("LAYOUT" | "LAYOUT[:TAG]"), _) if arg.get_possible_values().is_empty() => {
+        (Some("LAYOUT" | "LAYOUT[:TAG]" | "IMAGE|RECEIPT"), _) if arg.get_possible_values().is_empty() => {
             arg.add(ArgValueCompleter::new(with_paths(images)))
         }
-        (Some("LAYOUT|VERSION" | "IMAGE|VERSION"), _) => {
+        (Some("LAYOUT|VERSION" | "IMAGE|VERSION" | "IMAGE|RECEIPT|VERSION"), _) => {
             arg.add(ArgValueCompleter::new(with_paths(images_and_versions)))
         }
         _ => arg,

@@ -8,6 +8,7 @@ mod flavor_args;
 mod help;
 mod man_page;
 mod output;
+mod output_cve;
 mod output_diff;
 mod override_args;
 mod overview;
@@ -42,7 +43,7 @@ use crate::util::text::{escape_control, join_list, nearest, redact_secrets};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use commands::{
-    add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
+    add, boot, build, cache, ccache, check, clean, completions, config, cve, diff, doctor, extract, fetch,
     inspect, list, make, man, plan, push, verify,
 };
 use overview::{EXAMPLES, OVERVIEW};
@@ -113,6 +114,8 @@ pub enum Command {
     Boot(BootArgs),
     /// Verify images: digests, contents, annotations and receipts
     Verify(VerifyArgs),
+    /// Show which CVEs affect the files that were compiled
+    Cve(cve::CveArgs),
     /// Compare two images, and explain why they differ
     Diff(DiffArgs),
     /// Copy images to a registry with skopeo
@@ -144,6 +147,7 @@ impl Command {
             Command::Make(args) => args.make.progress.clone(),
             Command::Boot(args) => args.progress.clone(),
             Command::Verify(args) => args.progress.clone(),
+            Command::Cve(args) => args.progress.clone(),
             Command::Push(args) => args.progress.clone(),
             Command::Cache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
             Command::Ccache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
@@ -238,6 +242,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Make(args) => make::make(args, host, reporter),
         Command::Boot(args) => boot::run(args, host, reporter),
         Command::Verify(args) => verify::verify(args, host, reporter),
+        Command::Cve(args) => cve::cve(args, host, reporter),
         Command::Diff(args) => diff::diff(args, host, reporter),
         Command::Push(args) => push::push(args, host, reporter),
         Command::Cache(args) => cache::cache(args, host, reporter),

@@ -1,6 +1,7 @@
 //! Prints the comparison of two images.
 
 use crate::cli::output::{group, groups, lines, reference};
+use crate::cve::CveChanges;
 use crate::host::Host;
 use crate::image::diff::{Change, DiffSide, Difference, FileChange, ModulesChange, SizeChange};
 use crate::plan::with_compiler_names;
@@ -8,6 +9,21 @@ use crate::util::text::{format_size, pluralize};
 
 /// The most names printed of each group. `--json` has all of them.
 const MAX_LINES: usize = 20;
+
+/// Formats the CVEs that lie between two kernels.
+pub fn cves_text(changes: &CveChanges) -> String {
+    let CveChanges { only_first, only_second } = changes;
+    let sides = [("only the first", only_first), ("only the second", only_second)];
+    let text = sides.into_iter().filter(|(_, cves)| !cves.is_empty()).map(|(side, cves)| {
+        let mut lines: Vec<String> =
+            cves.iter().take(MAX_LINES).map(|cve| format!("{}: {}", cve.id, cve.title)).collect();
+        if cves.len() > MAX_LINES {
+            lines.push(format!("and {} more", cves.len() - MAX_LINES));
+        }
+        group(&format!("CVEs that affect {side} ({})", cves.len()), lines)
+    });
+    text.collect()
+}
 
 /// Formats the comparison. Groups that explain others come first.
 pub fn text(difference: &Difference, host: &Host) -> String {

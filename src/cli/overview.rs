@@ -12,7 +12,7 @@ Examples:
 Commands:
   build      build  plan  fetch  make  doctor
   configs    list  check  config  add
-  images     inspect  extract  boot  verify  diff  push
+  images     inspect  extract  boot  verify  cve  diff  push
   cache      cache  ccache  clean
   help       help  man  completions
 

@@ -51,7 +51,7 @@ impl CatalogFiles {
 pub const OUTPUT: &str = "out";
 
 /// The default of `--stall-timeout`.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns the cache directory, which need not exist.
 ///

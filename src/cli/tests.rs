@@ -57,6 +57,7 @@ fn every_command_with_progress_obeys_it() {
         "make 6.1 -- x",
         "verify out",
         "push x",
+        "cve x",
         "ccache export x:y",
         "ccache import x:y",
         "cache export x:y",

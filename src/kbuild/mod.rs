@@ -1,6 +1,8 @@
 //! Runs the kernel's own build. Opens build directories, configures and compiles in them, and
 //! checks the results. Make gets what the plan contains and nothing else.
 
+mod archives;
+pub mod compiled_files;
 mod config;
 mod estimate;
 mod file_inputs;

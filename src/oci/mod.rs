@@ -25,7 +25,9 @@ pub use compress::{Compression, Encoder, LAYER_FORMAT};
 pub use entry::{Entries, Entry};
 pub use layout::{LOCK, WrittenImage, check_output, remove_temporary_files};
 pub use multi_arch::{MultiArchIndex, find_outdated, write_multi_arch};
-pub use referrers::{Artifact, find_referrer, referrers, referrers_layout, write_index, write_referrers};
+pub use referrers::{
+    Artifact, add_referrer, find_referrer, referrers, referrers_layout, write_index, write_referrers,
+};
 
 use annotations::DESCRIPTION;
 use layout::{Layout, TaggedLayout};

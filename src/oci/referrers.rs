@@ -4,11 +4,12 @@
 use super::blob::{check_descriptor, read_blob, read_bytes};
 use super::layout::{Layout, WrittenImage, index_of, text_of};
 use super::layout_reader::{LayoutReader, ManifestRef};
+use super::read::{Image, tag_part};
 use super::tags::{self, Tagged, TaggedKind};
 use super::{Blob, REFERRERS_SUFFIX};
 use crate::oci::annotations::TITLE;
 use crate::util::digest::Sha256;
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
@@ -17,8 +18,8 @@ use std::collections::HashMap;
 
 /// The empty config of an artifact, from the image specification.
 const EMPTY: &[u8] = b"{}";
-/// The artifacts of one tag that are searched. An image of kcompile has three, and an
-/// index three for each architecture.
+/// The artifacts of one tag that are searched. An image of kcompile has five, and an
+/// index as many for each architecture.
 const MAX_ARTIFACTS: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -40,6 +41,41 @@ pub fn write_referrers(output: &Utf8Path, image: &WrittenImage, artifacts: &[Art
     let referrers = artifacts.iter().map(|artifact| write_referrer(&layout, empty, &subject, artifact));
     let referrers = referrers.collect::<Result<Vec<_>>>()?;
     tag_referrers(layout, &image.tag, referrers)
+}
+
+/// Attaches `artifact` to `image` in place of one of the same type. Other artifacts stay. An index over several
+/// architectures keeps its own. The caller holds the lock of the output directory. Returns the layout of the
+/// artifacts.
+pub fn add_referrer(image: &Image, artifact: &Artifact) -> Result<Utf8PathBuf> {
+    let reader = LayoutReader::open(&image.layout)?;
+    let images = reader.images(image.tag.as_deref())?;
+    let is_image =
+        |one: &&ManifestRef| check_descriptor(&image.layout, &one.descriptor).ok() == Some(image.digest);
+    let (Some(tag), Some(found)) = (image.tag.as_deref().map(tag_part), images.iter().find(is_image)) else {
+        return Err(Error::usage(format!("{}: only an image with a tag can have attachments", image.layout)));
+    };
+    let is_alone = images.len() == 1;
+    let tag = if is_alone { tag.to_owned() } else { format!("{tag}-{}", image.config.architecture()) };
+    let found = &found.descriptor;
+    let subject = Descriptor::new(found.media_type().clone(), found.size(), found.digest().clone());
+    let (dir, name) = (image.layout.parent(), image.layout.file_name());
+    let (dir, name) = (dir.unwrap_or("/".into()), name.unwrap_or_default());
+    let layout = Layout::open(dir, &format!("{name}{REFERRERS_SUFFIX}"))?;
+    let path = layout.path().to_owned();
+    let mut referrers = Vec::new();
+    if let Some(index) = find(&path, &format!("{tag}{REFERRERS_SUFFIX}"), image.digest)? {
+        for one in LayoutReader::open(&path)?.manifest_refs(&index)? {
+            let (_, manifest): (_, ImageManifest) = read_blob(&path, &one.descriptor)?;
+            let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
+            if kind.as_deref() != Some(artifact.media_type) {
+                referrers.push(one.descriptor);
+            }
+        }
+    }
+    let empty = layout.add_bytes(EMPTY)?;
+    referrers.push(write_referrer(&layout, empty, &subject, artifact)?);
+    tag_referrers(layout, &tag, referrers)?;
+    Ok(path)
 }
 
 /// Attaches the artifacts of `images` to the index over them too. `index` has the tag of the images in the

@@ -156,6 +156,7 @@ fn write_images(
     let Context { host, reporter, output, .. } = ctx;
     let FinishedMake { plan, source, image_inputs, .. } = finished;
     let (configured, compiled) = (image_inputs.config, image_inputs.compiled);
+    let compiled_files = finished.build_dir.compiled_files(&configured.config, compiled, reporter);
     let _packing = ctx.acquire(Stage::Pack)?;
     let _output = pack::lock_output(output, reporter)?;
     let images = pack::pack(image_inputs, plan, output, ctx.jobs, reporter)?;
@@ -166,6 +167,7 @@ fn write_images(
         configured,
         results: finished.results,
         compiled,
+        compiled_files: compiled_files.as_ref(),
         images: &images,
         redaction: &redaction,
     };

@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::catalog::lockfile::{self, LockFile};
 use crate::host::process;
 use crate::ops::clean::{NO_LOCK, archive_lock, git_lock, list_dir, source_of_builds, try_locks};
+use crate::ops::cve_records::MAX_INDEX;
 use crate::ops::toolchain;
 use crate::source;
 use crate::util::error::Result;
@@ -68,13 +69,16 @@ pub fn examine(cache: &Cache) -> Result<CacheReport> {
     }
     for path in folder("images")? {
         report.check_entry(cache, &path, NO_LOCK, |_, path| {
-            Ok((!is_json(&path.join("record.json"))).then_some("packed images without their record"))
+            Ok((!is_json(&path.join("record.json"), MAX_JSON))
+                .then_some("packed images without their record"))
         })?;
     }
-    for name in ["known", "history", "releases"] {
+    for (name, limit) in
+        [("known", MAX_JSON), ("history", MAX_JSON), ("releases", MAX_JSON), ("cve", MAX_INDEX)]
+    {
         for path in folder(name)? {
             report.check_entry(cache, &path, NO_LOCK, |_, path| {
-                Ok((!is_json(path)).then_some("damaged record"))
+                Ok((!is_json(path, limit)).then_some("damaged record"))
             })?;
         }
     }
@@ -166,8 +170,8 @@ fn file_name(path: &Utf8Path) -> &str {
     path.file_name().unwrap_or_default()
 }
 
-fn is_json(path: &Utf8Path) -> bool {
+fn is_json(path: &Utf8Path, limit: u64) -> bool {
     file_name(path).starts_with(TEMPORARY)
-        || read_file(path, Links::Refuse, MAX_JSON)
+        || read_file(path, Links::Refuse, limit)
             .is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
 }

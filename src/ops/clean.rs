@@ -89,6 +89,9 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
                 items.push(CleanItem { record, kernel, ..item(what, &path, &archive_lock(&path), 0) });
             }
         }
+        for path in list_dir(&cache.root.join("cve"))? {
+            items.push(item("CVE records", &path, NO_LOCK, 0));
+        }
         for path in list_dir(&cache.root.join("git"))? {
             items.push(item("git repository", &path, &git_lock(&path), 1));
         }

@@ -13,6 +13,8 @@ mod compiler_identity;
 pub mod config;
 mod config_files;
 pub mod context;
+pub mod cve_records;
+pub mod cve_target;
 pub mod debug_files;
 pub mod doctor;
 pub mod fetch;

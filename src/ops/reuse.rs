@@ -243,7 +243,7 @@ fn store_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sh
     let ours =
         ["json"].into_iter().chain(attest::DOCUMENT_SUFFIXES).map(|ending| receipt.with_extension(ending));
     let mut kept = BTreeMap::new();
-    for path in ours {
+    for path in ours.filter(|path| path.exists()) {
         let name = path.file_name().unwrap_or_default();
         let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, cannot("copy", &path))?;
         fs::write(dir.join(name), &bytes).context(Kind::Build, cannot("copy", &path))?;

@@ -52,6 +52,17 @@ pub enum SourceLocation {
 }
 
 impl SourceLocation {
+    /// Returns the name of the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            SourceLocation::KernelOrg { .. } => "kernel.org",
+            SourceLocation::Git { .. } => "git",
+            SourceLocation::Apt { .. } => "apt",
+            SourceLocation::Tarball { .. } => "tarball",
+            SourceLocation::Directory { .. } => "directory",
+        }
+    }
+
     /// Returns whether the source comes from a network.
     pub fn is_remote(&self) -> bool {
         match self {

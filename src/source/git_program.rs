@@ -182,10 +182,14 @@ pub(super) fn commit_date(path: &Utf8Path, host: &Host) -> Result<Option<u64>> {
         return Ok(None);
     }
     let commit = Git::local(host, &git_dir)?.run_for_text(&["cat-file", "commit", "HEAD"])?;
-    let committer =
-        commit.as_deref().and_then(|commit| commit.lines().find(|line| line.starts_with("committer ")));
-    let seconds = committer.and_then(|line| line.rsplit(' ').nth(1)?.parse::<i64>().ok());
-    Ok(seconds.map(|seconds| u64::try_from(seconds).unwrap_or(0)))
+    Ok(commit.as_deref().and_then(committer_date))
+}
+
+/// Returns the date in the text of a commit object.
+pub(super) fn committer_date(commit: &str) -> Option<u64> {
+    let committer = commit.lines().find(|line| line.starts_with("committer "))?;
+    let seconds = committer.rsplit(' ').nth(1)?.parse::<i64>().ok()?;
+    Some(u64::try_from(seconds).unwrap_or(0))
 }
 
 /// Returns the command for ssh, which uses only keys of the agent and connects to known servers only. It does

@@ -8,7 +8,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/json.md"
 /// What follows this line is generated.
 const MARKER: &str = "<!-- Generated from the files in schemas/. -->\n";
 /// The sections, in the order in which a new user meets the commands.
-const SECTIONS: [&str; 24] = [
+const SECTIONS: [&str; 26] = [
     "error",
     "event",
     "build",
@@ -24,6 +24,8 @@ const SECTIONS: [&str; 24] = [
     "add",
     "inspect",
     "verify",
+    "cve",
+    "openvex",
     "diff",
     "boot",
     "push",

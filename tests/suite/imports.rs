@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The modules of `src/`, from the top down. Each imports only from those after it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "cli", "ops", "boot", "image", "kbuild", "source", "plan", "kconfig", "catalog", "oci", "cache", "host",
-    "report", "kernel", "util",
+    "report", "cve", "kernel", "util",
 ];
 
 type Module = Vec<String>;

@@ -43,6 +43,7 @@ mod commands {
     mod completions;
     mod config;
     mod config_reading;
+    mod cve;
     mod diff;
     mod extract;
     mod fragments;

@@ -1,16 +1,19 @@
 //! `kcompile diff`: compares two images.
 
 use crate::cli::output::{print, print_painted, reference, render_json};
-use crate::cli::output_diff::text;
+use crate::cli::output_diff::{cves_text, text};
 use crate::cli::paint;
-use crate::cli::resolve::CatalogFiles;
+use crate::cli::resolve::{CatalogFiles, cache_dir};
 use crate::cli::target::{architectures, locate, one_image};
+use crate::cve::{CveChanges, Join, Subject};
 use crate::host::Host;
+use crate::image::inspect::ReadCache;
 use crate::image::size_limits::SizeLimits;
 use crate::image::{diff, inspect};
 use crate::kconfig::explain::Renames;
 use crate::kernel::Arch;
 use crate::oci::read::Image;
+use crate::ops::cve_records;
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::fs::write_atomically;
@@ -70,6 +73,25 @@ fn images(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<(Image, I
     Ok(images)
 }
 
+/// Returns the CVEs that lie between two kernels, if the cache has records and both images list their compiled
+/// files. Asks no server.
+fn cves(images: &(Image, Image), host: &Host) -> Result<Option<CveChanges>> {
+    let Some(index) = cache_dir(None, host).ok().and_then(|dir| cve_records::cached(&dir)) else {
+        return Ok(None);
+    };
+    let mut targets = Vec::new();
+    for image in [&images.0, &images.1] {
+        match inspect::compiled_files(image, &mut ReadCache::default())? {
+            Some((_, files)) => targets.push(files),
+            None => return Ok(None),
+        }
+    }
+    let joins =
+        targets.iter().map(|files| Join::new(Subject { version: files.version, compiled: Some(files) }));
+    let found: Vec<_> = joins.map(|join| join.assess(&index)).collect();
+    Ok(Some(CveChanges::between(&found[0], &found[1])))
+}
+
 pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let renames = Renames::read(&CatalogFiles::read(None, host)?.library)?;
     let images = images(args, host, reporter)?;
@@ -82,12 +104,17 @@ pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         write_atomically(&host.absolute(path), page.as_bytes())?;
     }
     let exceeded = args.size_limits.exceeded(&found.1);
+    let cves = cves(&images, host)?;
     if args.json {
         let mut value = serde_json::to_value(&difference).expect("only string keys");
         value["over_budget"] = exceeded.clone().into();
+        if let Some(cves) = &cves {
+            value["cves"] = serde_json::to_value(cves).expect("only string keys");
+        }
         print(&render_json(&value))?;
     } else {
-        print_painted(&text(&difference, host), paint::difference)?;
+        let text = text(&difference, host) + &cves.as_ref().map_or_else(String::new, cves_text);
+        print_painted(&text, paint::difference)?;
     }
     if exceeded.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::build(exceeded.join("; "))) }
 }

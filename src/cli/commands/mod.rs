@@ -11,6 +11,7 @@ pub mod completions;
 pub mod config;
 pub mod config_args;
 mod config_text;
+pub mod cve;
 pub mod diff;
 pub mod doctor;
 pub mod extract;

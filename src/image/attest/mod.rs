@@ -1,10 +1,10 @@
-//! Writes a software bill of materials and a provenance statement beside the receipt, and attaches
-//! all three to each image. They are OCI 1.1 artifacts in a separate layout, because readers of
-//! images do not expect them there.
+//! Writes a software bill of materials, a provenance statement and the list of compiled files beside the
+//! receipt, and attaches all four to each image. They are OCI 1.1 artifacts in a separate layout, because
+//! readers of images do not expect them there.
 //!
-//! The bill of materials depends only on the plan, and its date is that of the source, so the same plan gives
-//! the same bytes. Provenance and receipt have the time of the build and the checks of the source, so no
-//! image refers to them. None of the three has a path of the machine.
+//! The bill of materials and the list of compiled files depend only on the plan, and their dates are those of
+//! the source, so the same plan gives the same bytes. Provenance and receipt have the time of the build and
+//! the checks of the source, so no image refers to them. None of the four has a path of the machine.
 
 mod provenance;
 mod spdx;
@@ -14,7 +14,7 @@ pub(super) use provenance::MEDIA_TYPE as PROVENANCE;
 use crate::image::receipt::FinishedBuild;
 use crate::oci::{self, Artifact};
 use crate::util::error::{Kind, Result, ResultExt};
-use crate::util::fs::write_atomically;
+use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
 use serde_json::Value;
@@ -22,8 +22,15 @@ use serde_json::Value;
 /// The media type of a receipt.
 pub(super) const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
 
-/// The endings of the files that [`write()`] puts beside a receipt.
-pub const DOCUMENT_SUFFIXES: [&str; 2] = ["spdx.json", "provenance.json"];
+/// The media type of a list of compiled files.
+pub(super) const COMPILED_FILES: &str = "application/vnd.kcompile.compiled-files.v1+gzip";
+
+/// The ending of the list of compiled files.
+pub const COMPILED_SUFFIX: &str = "compiled.json.gz";
+
+/// The endings of the files that [`write()`] puts beside a receipt. The last one is missing if Kbuild did not
+/// record what it compiled.
+pub const DOCUMENT_SUFFIXES: [&str; 3] = ["spdx.json", "provenance.json", COMPILED_SUFFIX];
 
 /// The receipt and the time of a build.
 pub struct BuildRun<'a> {
@@ -35,8 +42,8 @@ pub struct BuildRun<'a> {
     pub ended: u64,
 }
 
-/// Writes `….spdx.json` and `….provenance.json` beside the receipt `….json`, and attaches all three to each
-/// image, in the layout `<image>-attest`. The caller holds the lock of the output directory.
+/// Writes `….spdx.json`, `….provenance.json` and `….compiled.json.gz` beside the receipt `….json`, and attaches
+/// all four to each image, in the layout `<image>-attest`. The caller holds the lock of the output directory.
 pub fn write(build: &FinishedBuild<'_>, run: &BuildRun<'_>) -> Result<()> {
     let receipt = run.receipt;
     let output = receipt.parent().expect("a receipt lies in the output directory");
@@ -48,13 +55,18 @@ pub fn write(build: &FinishedBuild<'_>, run: &BuildRun<'_>) -> Result<()> {
     // Indented, for people. The keys of a `Value` are sorted.
     let text = |value: &Value| build.redaction.redact(&format!("{value:#}\n")).into_bytes();
     let statement = provenance::statement(build, run, &receipt_bytes);
-    let artifacts = [
+    let mut artifacts = vec![
         artifact(DOCUMENT_SUFFIXES[0], spdx::MEDIA_TYPE, text(&spdx::document(build, stem))),
         artifact(DOCUMENT_SUFFIXES[1], provenance::MEDIA_TYPE, text(&statement)),
-        artifact("json", RECEIPT, receipt_bytes),
     ];
-    for document in &artifacts[..2] {
+    match build.compiled_files {
+        Some(files) => artifacts.push(artifact(COMPILED_SUFFIX, COMPILED_FILES, files.to_bytes())),
+        // Not that of an earlier build.
+        None => remove_tree(&output.join(format!("{stem}.{COMPILED_SUFFIX}")))?,
+    }
+    for document in &artifacts {
         write_atomically(&output.join(&document.name), &document.bytes)?;
     }
+    artifacts.push(artifact("json", RECEIPT, receipt_bytes));
     build.images.iter().try_for_each(|image| oci::write_referrers(output, &image.written, &artifacts))
 }

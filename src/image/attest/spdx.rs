@@ -1,6 +1,7 @@
 //! The software bill of materials, as SPDX 2.3 in JSON. It has the contents of the images, the sources and
 //! the tools, and depends only on the plan and the images.
 
+use crate::cve::{CompiledFile, CompiledFiles};
 use crate::image::pack::PackedImage;
 use crate::image::receipt::FinishedBuild;
 use crate::kernel::{KernelVersion, SourceDigest};
@@ -8,6 +9,7 @@ use crate::plan::annotations::KERNEL_LICENCE;
 use crate::plan::{SourceLocation, SourcePlan};
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
+use sha1::{Digest as _, Sha1};
 
 /// Registered with IANA.
 pub(super) const MEDIA_TYPE: &str = "application/spdx+json";
@@ -20,6 +22,10 @@ const UNKNOWN: &str = "NOASSERTION";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const KERNEL: &str = "SPDXRef-Kernel";
 const SOURCE: &str = "SPDXRef-Source";
+const COMPILED: &str = "SPDXRef-CompiledFiles";
+/// The limit of files, which take 300 bytes each. With more, the document would exceed 2 MB, and only the list
+/// of compiled files has them.
+const MAX_FILES: usize = 6_000;
 
 /// Returns the document about all images of a build.
 pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
@@ -52,9 +58,15 @@ pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
         packages.push(package);
         relationships.push(related(&id, "BUILD_TOOL_OF", KERNEL));
     }
+    let mut files = Vec::new();
+    if let Some(compiled) = build.compiled_files.filter(|compiled| compiled.files.len() <= MAX_FILES) {
+        packages.push(compiled_package(compiled, build));
+        relationships.push(related(KERNEL, "GENERATED_FROM", COMPILED));
+        files.extend(compiled.files.iter().enumerate().map(|(index, file)| self::file(index, file)));
+    }
     // Each document must have its own namespace.
-    let about = json!([packages, relationships]).to_string();
-    json!({
+    let about = json!([packages, relationships, files]).to_string();
+    let mut document = json!({
         "spdxVersion": "SPDX-2.3",
         "SPDXID": DOCUMENT,
         "dataLicense": "CC0-1.0",
@@ -67,7 +79,44 @@ pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
         },
         "packages": packages,
         "relationships": relationships,
+    });
+    if !files.is_empty() {
+        document["files"] = files.into();
+    }
+    document
+}
+
+/// Returns the package of the files that were compiled. SPDX requires a code over their SHA-1 digests.
+fn compiled_package(compiled: &CompiledFiles, build: &FinishedBuild<'_>) -> Value {
+    let mut package = package(COMPILED, "linux-compiled-files", UNKNOWN);
+    let mut digests: Vec<String> = compiled.files.iter().map(|file| hex(&file.sha1)).collect();
+    digests.sort_unstable();
+    package["versionInfo"] = json!(build.plan.version_text());
+    package["primaryPackagePurpose"] = json!("SOURCE");
+    package["licenseDeclared"] = json!(KERNEL_LICENCE);
+    package["comment"] =
+        json!("the sources and headers that the compiler read for the kernel and its modules");
+    package["filesAnalyzed"] = json!(true);
+    package["packageVerificationCode"] =
+        json!({ "packageVerificationCodeValue": hex(&Sha1::digest(digests.concat())) });
+    package["hasFiles"] = (0..compiled.files.len()).map(file_id).collect();
+    package
+}
+
+fn file(index: usize, file: &CompiledFile) -> Value {
+    json!({
+        "SPDXID": file_id(index),
+        "fileName": format!("./{}", file.path),
+        "checksums": [{ "algorithm": "SHA1", "checksumValue": hex(&file.sha1) }],
     })
+}
+
+fn file_id(index: usize) -> String {
+    format!("SPDXRef-File-{}", index + 1)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the package of the kernel file. Scanners look up its vulnerabilities by its CPE.

@@ -2,11 +2,14 @@
 //! artifacts in the layout `<name>-attest`.
 
 use super::{ReadCache, ReceiptState, receipt_path};
+use crate::cve::CompiledFiles;
 use crate::image::attest;
 use crate::image::receipt::ReceiptFile;
 use crate::oci;
 use crate::oci::blob::read_bounded;
 use crate::oci::read::{Image, tag_part};
+use crate::plan::annotations;
+use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
@@ -75,6 +78,26 @@ pub(super) fn provenance(image: &Image, cache: &mut ReadCache) -> Option<Provena
         let (path, bytes) = find_referrer(image, attest::PROVENANCE, cache).ok()??;
         statement(image, path, &bytes)
     })
+}
+
+/// Finds the list of files that were compiled for an image. A file beside the layout must have the plan of the
+/// image, and an attached one the image as its subject.
+///
+/// # Errors
+///
+/// Exit code 3: the list is damaged.
+pub fn compiled_files(image: &Image, cache: &mut ReadCache) -> Result<Option<(Utf8PathBuf, CompiledFiles)>> {
+    let sibling = receipt_path(image).map(|path| path.with_extension(attest::COMPILED_SUFFIX));
+    if let Some(path) = sibling.filter(|path| path.exists()) {
+        let files = CompiledFiles::from_bytes(path.as_str(), &read_bounded(&path)?)?;
+        let plan = image.annotation(annotations::PLAN).and_then(|plan| plan.parse::<Sha256>().ok());
+        if plan == Some(files.plan) {
+            return Ok(Some((path, files)));
+        }
+    }
+    let Some((path, bytes)) = find_referrer(image, attest::COMPILED_FILES, cache)? else { return Ok(None) };
+    let files = CompiledFiles::from_bytes(path.as_str(), &bytes)?;
+    Ok(Some((path, files)))
 }
 
 fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<ProvenanceInfo> {

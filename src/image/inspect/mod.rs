@@ -12,7 +12,7 @@ mod spec;
 
 pub use cache::ReadCache;
 pub use counterpart::{check_pair, counterpart, counterpart_image, counterpart_layout};
-pub use documents::{ProvenanceInfo, document_name, receipt, referrers_layout_of};
+pub use documents::{ProvenanceInfo, compiled_files, document_name, receipt, referrers_layout_of};
 pub use image_scan::{FileContent, ImageScan, KernelFile, KernelPath, release_of_module};
 pub use spec::{Consumer, fragment, summary_fields};
 

@@ -6,6 +6,7 @@ pub mod redaction;
 pub use read::ReceiptFile;
 pub use redaction::Redaction;
 
+use crate::cve::CompiledFiles;
 use crate::image::pack::PackedImage;
 use crate::kbuild::sandbox::SandboxReport;
 use crate::kbuild::{Compiled, Configured};
@@ -86,6 +87,8 @@ pub struct FinishedBuild<'a> {
     /// The results of the requirement profiles.
     pub results: &'a [RequirementResult],
     pub compiled: &'a Compiled,
+    /// The files that were compiled, if Kbuild recorded them.
+    pub compiled_files: Option<&'a CompiledFiles>,
     pub images: &'a [PackedImage],
     pub redaction: &'a Redaction,
 }
@@ -93,7 +96,7 @@ pub struct FinishedBuild<'a> {
 /// Writes the receipt of a build, and returns its path. The receipt is attached to the
 /// images, so it is redacted.
 pub fn write(output: &Utf8Path, build: &FinishedBuild<'_>, reporter: &Reporter) -> Result<Utf8PathBuf> {
-    let FinishedBuild { plan, source, configured, results, compiled, images, redaction } = build;
+    let FinishedBuild { plan, source, configured, results, compiled, images, redaction, .. } = build;
     let requirements = requirements::tallies(results).into_iter().map(|counts| {
         let is_failure = |one: &&RequirementResult| one.profile == counts.profile && one.is_failure();
         Requirements { failures: results.iter().filter(is_failure).collect(), counts }

@@ -1,19 +1,14 @@
 //! Reads the sizes of vmlinux's object files and of modules. The archives that Kbuild links vmlinux from name
 //! them, and their section headers have the sizes. Nothing else in them is read.
 
-use crate::util::read::{Links, open_file, read_file};
+use crate::kbuild::archives::{MAX_OBJECTS, below, members};
+use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
-use object::read::archive::ArchiveFile;
 use object::read::elf::{FileHeader, SectionHeader};
 use object::read::{ReadCache, ReadRef};
 use object::{Endianness, elf};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Kbuild's archives are thin (they only hold names) and smaller than this.
-const MAX_ARCHIVE: u64 = 64 << 20;
-/// No kernel has as many objects.
-const MAX_OBJECTS: usize = 100_000;
 
 /// The sizes of vmlinux and its object files. Only sections that are loaded and have contents
 /// count, so not `.bss` and debug information.
@@ -51,7 +46,7 @@ pub(super) fn read(build: &Utf8Path) -> ObjectSizes {
 /// Returns the sizes of the modules that `modules.order` lists, by their path in the build directory. The list has
 /// paths of `.ko` files, which begin with `kernel/` before 5.3, and of `.o` files from 6.2 on.
 pub(super) fn modules(build: &Utf8Path) -> BTreeMap<String, u64> {
-    let list = read_file(build.join("modules.order"), Links::RefuseAnywhere, MAX_ARCHIVE).unwrap_or_default();
+    let list = read_file(build.join("modules.order"), Links::RefuseAnywhere, MAX_JSON).unwrap_or_default();
     let list = String::from_utf8_lossy(&list);
     let is_inside =
         |path: &str| Utf8Path::new(path).components().all(|part| matches!(part, Utf8Component::Normal(_)));
@@ -80,25 +75,6 @@ fn archives(build: &Utf8Path) -> Vec<Utf8PathBuf> {
     archives.extend(libraries);
     archives.retain(|archive| archive.is_file());
     archives
-}
-
-/// Returns `dir` and the directories in it, down to this depth.
-fn below(dir: &Utf8Path, depth: usize) -> Vec<Utf8PathBuf> {
-    let walk = walkdir::WalkDir::new(dir).max_depth(depth).into_iter();
-    let dirs = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_dir());
-    dirs.filter_map(|entry| Utf8PathBuf::from_path_buf(entry.into_path()).ok()).collect()
-}
-
-/// Returns the object files that an archive names, relative to its directory.
-fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
-    let Ok(bytes) = read_file(archive, Links::RefuseAnywhere, MAX_ARCHIVE) else { return Vec::new() };
-    let Ok(parsed) = ArchiveFile::parse(&*bytes) else { return Vec::new() };
-    let dir = archive.parent().unwrap_or(archive);
-    let names = parsed.members().map_while(Result::ok).filter_map(|member| {
-        let name = std::str::from_utf8(member.name()).ok()?;
-        (name.ends_with(".o") && !name.contains("..")).then(|| dir.join(name))
-    });
-    names.take(MAX_OBJECTS).collect()
 }
 
 fn loaded_bytes(path: &Utf8Path) -> Option<u64> {

@@ -38,7 +38,7 @@ fn modules_are_built_in_under_a_tag_of_their_own() {
     assert!(!ran.stderr.contains("warning:") && !ran.stderr.contains("depmod"), "{}", ran.stderr);
     // The files of the build with modules stay, and so do its images.
     for name in ["6.1.7", "6.1.7-builtin"] {
-        for suffix in ["json", "spdx.json", "provenance.json"] {
+        for suffix in ["json", "spdx.json", "provenance.json", "compiled.json.gz"] {
             assert!(context.path(&format!("work/out/firecracker-{name}-amd64.{suffix}")).is_file());
         }
     }

@@ -81,6 +81,13 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             ],
         ),
         ("verify", vec!["max-bin-size max-modules-size rebuild progress quiet verbose json"]),
+        (
+            "cve",
+            vec![
+                "compiled fc ch flavor arch output fail-on unscored undetermined show json markdown vex attach",
+                "data max-age offline cache-dir progress quiet verbose",
+            ],
+        ),
         ("diff", vec!["arch html max-bin-size max-modules-size json"]),
         (
             "push",

@@ -23,6 +23,10 @@ fn every_command_prints_an_object_with_its_schema() {
     let Some(context) = golden::context() else { return };
     fs::create_dir_all(context.path("work/own")).unwrap();
     fs::write(context.path("work/a"), "CONFIG_A=y\n").unwrap();
+    fs::create_dir_all(context.path("work/vulns")).unwrap();
+    let record = r#"{"dataType":"CVE_RECORD","cveMetadata":{"cveId":"CVE-2024-1001","state":"PUBLISHED"},
+        "containers":{"cna":{"affected":[{"vendor":"Linux","product":"Linux","defaultStatus":"affected"}]}}}"#;
+    fs::write(context.path("work/vulns/CVE-2024-1001.json"), record).unwrap();
     let kernel = "6.1.7 --fc --arch amd64";
     let build = format!("{kernel} --config mini.config");
     let source = "--source linux-6.1.7.tar.gz --config mini.config";
@@ -44,6 +48,7 @@ fn every_command_prints_an_object_with_its_schema() {
         &format!("inspect {BIN} --json"),
         &format!("verify {BIN} --json"),
         &format!("diff {BIN} out/firecracker-kernel-modules-amd64 --json"),
+        &format!("cve {BIN} --data vulns --vex k.json --json"),
         "push example.org/x --dry-run --json",
         "cache size --json",
         "cache ls --json",
@@ -57,6 +62,8 @@ fn every_command_prints_an_object_with_its_schema() {
         assert!(result.stdout.starts_with(start), "{args}: {}{}", result.stdout, result.stderr);
         seen.insert(schemas::schema_of(&words));
     }
+    schemas::assert_valid("openvex", &fs::read_to_string(context.path("work/k.json")).unwrap());
+    seen.insert("openvex");
     for (schema, file) in [("receipt", ""), ("timings", "-timings")] {
         let path = context.path(&format!("work/out/firecracker-6.1.7-amd64{file}.json"));
         schemas::assert_valid(schema, &fs::read_to_string(path).unwrap());

@@ -64,6 +64,7 @@ fn every_image_has_its_documents_attached() {
         let expected = [
             (".spdx.json", "application/spdx+json"),
             (".provenance.json", "application/vnd.in-toto+json"),
+            (".compiled.json.gz", "application/vnd.kcompile.compiled-files.v1+gzip"),
             (".json", "application/vnd.kcompile.receipt.v1+json"),
         ];
         assert_eq!(attached, expected.map(|(end, kind)| (format!("{NAME}{end}"), kind.to_owned())));
@@ -97,7 +98,7 @@ fn only_files_have_title_annotations() {
     let names: Vec<&String> = files.keys().collect();
     assert_eq!(
         names,
-        [".json", ".provenance.json", ".spdx.json"]
+        [".compiled.json.gz", ".json", ".provenance.json", ".spdx.json"]
             .map(|end| format!("{NAME}{end}"))
             .iter()
             .collect::<Vec<_>>()
@@ -125,8 +126,12 @@ fn multi_arch_tags_have_attachments() {
             .map(|one| (one["subject"].clone(), one["artifactType"].as_str().unwrap().to_owned()))
             .collect()
     };
-    let kinds =
-        ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
+    let kinds = [
+        "application/spdx+json",
+        "application/vnd.in-toto+json",
+        "application/vnd.kcompile.compiled-files.v1+gzip",
+        "application/vnd.kcompile.receipt.v1+json",
+    ];
     // The index has the attachments of both architectures, and each image has its own.
     let of_index = attached("6.1.7-attest");
     assert_eq!(
@@ -135,7 +140,7 @@ fn multi_arch_tags_have_attachments() {
     );
     let mut files = BTreeMap::new();
     pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
-    assert_eq!(files.len(), 6, "{files:?}");
+    assert_eq!(files.len(), 8, "{files:?}");
     for arch in ["amd64", "arm64"] {
         let alone = out.join(format!("{name}-{arch}"));
         let subject = descriptor(&alone, "6.1.7");

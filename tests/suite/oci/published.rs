@@ -71,7 +71,7 @@ fn published_documents_contain_no_local_paths() {
     assert!(finding.ends_with("(requested by own.config)"), "{finding}");
     // Attachments equal the files beside the layouts.
     let attached = out.join(format!("{BIN}-attest/blobs/sha256"));
-    for end in ["json", "spdx.json", "provenance.json"] {
+    for end in ["json", "spdx.json", "provenance.json", "compiled.json.gz"] {
         let bytes = fs::read(out.join(format!("{NAME}.{end}"))).unwrap();
         assert!(attached.join(sha256(&bytes)).is_file(), "{end}");
     }

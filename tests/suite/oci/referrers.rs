@@ -15,8 +15,12 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The user `me` with the password `hush`.
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuulzd.YqjLDl8lvpSmVj3De/fioSBHnUa\n";
-const KINDS: [&str; 3] =
-    ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
+const KINDS: [&str; 4] = [
+    "application/spdx+json",
+    "application/vnd.in-toto+json",
+    "application/vnd.kcompile.compiled-files.v1+gzip",
+    "application/vnd.kcompile.receipt.v1+json",
+];
 
 /// Returns a context with the image of one kernel in `out`, or `None` without skopeo.
 fn built() -> Option<TestContext> {
@@ -107,9 +111,9 @@ fn registries_without_the_referrers_api_get_a_fallback_tag() {
     let second = list(&context, &host);
     assert_eq!(second["annotations"], both["annotations"]);
     let (before, after) = (both["manifests"].as_array().unwrap(), second["manifests"].as_array().unwrap());
-    // The bill of materials is the same. Provenance and receipt have other times.
+    // The bill of materials and the compiled files are the same. Provenance and receipt have other times.
     assert_eq!((&after[..before.len()], after.len()), (&before[..], before.len() + 2));
-    assert_eq!(kinds(&second, &host)[4..], KINDS[1..]);
+    assert_eq!(kinds(&second, &host)[5..], [KINDS[1], KINDS[3]]);
     // Without attachments there is no list.
     let other = TestContext::new();
     other.build("--no-modules --set PSI=y").ok();
@@ -182,7 +186,7 @@ fn concurrent_changes_of_the_fallback_tag_are_detected() {
     let registry = registry::conditional(index.into_bytes());
     push(&context, registry.host(), "").ok();
     let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&context)]).unwrap();
-    assert_eq!((list["manifests"].as_array().unwrap().len(), &list["manifests"][0]), (4, &theirs));
+    assert_eq!((list["manifests"].as_array().unwrap().len(), &list["manifests"][0]), (5, &theirs));
     let registry = contested(&theirs, 100);
     push(&context, registry.host(), "").failed(3, &["somebody else keeps changing it"]);
 }
@@ -226,7 +230,7 @@ fn registries_with_login_get_the_fallback_tag_or_a_warning() {
         .unwrap();
     if list.status.success() {
         let list: Value = serde_json::from_slice(&list.stdout).unwrap();
-        assert_eq!(list["manifests"].as_array().unwrap().len(), 3, "{list}");
+        assert_eq!(list["manifests"].as_array().unwrap().len(), 4, "{list}");
         assert_eq!(list["manifests"][0]["artifactType"], KINDS[0]);
     } else {
         ran.says("warning: the list of artifacts docker://")

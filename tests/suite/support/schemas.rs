@@ -111,6 +111,7 @@ pub(crate) fn schema_of(options: &[&str]) -> &'static str {
         ["add", ..] => "add",
         ["inspect", ..] => "inspect",
         ["verify", ..] => "verify",
+        ["cve", ..] => "cve",
         ["diff", ..] => "diff",
         ["boot", ..] => "boot",
         ["push", ..] => "push",
