@@ -44,36 +44,43 @@ Verdicts for --show:
   not-introduced  the fault came with a later version
   all             all of these
 
-Exit codes: 0 ok, 1 --fail-on found something, 2 no such image or version, 3 records or image not \
-valid or not available.";
+Exit codes: 0 ok, 1 --fail-on found something, 2 no such image or version, 3 bad records or image.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
-    flavor.help("Hypervisor, if the output directory has several kernels of a version")
+#[command(after_long_help = EXAMPLES, mut_arg("flavor", |flavor| {
+    flavor.help("Hypervisor, if there are several")
 }))]
 pub struct CveArgs {
-    /// Image as LAYOUT or LAYOUT:TAG, receipt, or version or series in the output directory; without an image, the
-    /// version alone decides
+    /// An image, a receipt or a version
+    ///
+    /// An image is LAYOUT or LAYOUT:TAG. A version or series is looked for in the output directory. Without an
+    /// image of it, the version alone decides.
     #[arg(value_name = "IMAGE|RECEIPT|VERSION")]
     pub target: String,
-    /// Take the compiled files of another image or receipt, such as those of the version before
+    /// Use the compiled files of another one
+    ///
+    /// For example those of the version before, to see what an update would fix.
     #[arg(long, value_name = "IMAGE|RECEIPT")]
     pub compiled: Option<String>,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
     #[arg(long, value_name = "ARCH", help = format!(
-        "Architecture, if there are several: {} [default: the host's]", Arch::choices()
+        "Architecture: {}", Arch::choices()
     ))]
     pub arch: Option<Arch>,
-    /// Output directory with the image of a version [default: out]
+    /// Directory with the image of a version
+    ///
+    /// The default is out.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
 
+    /// Fail from this severity on
+    ///
     /// Fail if a CVE of at least this severity affects the kernel or may affect it: none, low, medium, high or
-    /// critical
+    /// critical.
     #[arg(long, value_name = "SEVERITY", help_heading = "Checks")]
     pub fail_on: Option<Severity>,
-    /// With --fail-on, what to do with CVEs without a score
+    /// What --fail-on does without score
     #[arg(
         long,
         value_name = "ACTION",
@@ -83,7 +90,9 @@ pub struct CveArgs {
         help_heading = "Checks"
     )]
     pub unscored: Action,
-    /// With --fail-on, what to do with CVEs that may affect the kernel
+    /// What --fail-on does in doubt
+    ///
+    /// That is for CVEs that may affect the kernel.
     #[arg(
         long,
         value_name = "ACTION",
@@ -94,7 +103,9 @@ pub struct CveArgs {
     )]
     pub undetermined: Action,
 
-    /// Print the CVEs with this verdict (see below); repeatable [default: affected]
+    /// Print the CVEs with this verdict; repeatable
+    ///
+    /// The verdicts are explained below. The default is affected.
     #[arg(
         long,
         value_name = "VERDICT",
@@ -116,17 +127,22 @@ pub struct CveArgs {
     #[arg(long, help_heading = "Output")]
     pub attach: bool,
 
-    /// Directory with CVE records or a git repository of them, or git+URL[#BRANCH] [default: vulns.git of
-    /// git.kernel.org]
+    /// Directory or repository of CVE records
+    ///
+    /// It is a directory, a git repository in one, or git+URL[#BRANCH]. The default is vulns.git of git.kernel.org.
     #[arg(long, value_name = "DIR|git+URL", help_heading = "Network and cache")]
     pub data: Option<DataSource>,
-    /// Fetch the records again if that was longer ago, such as 12h or 7d
+    /// Fetch records again that are older
+    ///
+    /// AGE is such as 12h or 7d. The default is 1d.
     #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d", help_heading = "Network and cache")]
     pub max_age: Duration,
-    /// Use the records in the cache, whatever their age
+    /// Use records of any age, without a network
     #[arg(long, help_heading = "Network and cache")]
     pub offline: bool,
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory
+    ///
+    /// The default is kcompile in $XDG_CACHE_HOME or ~/.cache. KCOMPILE_CACHE_DIR in the environment overrides it.
     #[arg(long, value_name = "DIR", help_heading = "Network and cache")]
     pub cache_dir: Option<Utf8PathBuf>,
     #[command(flatten)]

@@ -47,9 +47,13 @@ pub(crate) fn layouts_are_whole(output: &Utf8Path, case: &str) {
             continue;
         }
         if !path.is_dir() {
-            // A receipt.
-            let receipt = serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap());
-            receipt.unwrap_or_else(|error| panic!("{case}: {path}: {error}"));
+            // A receipt, or the list of compiled files.
+            let file = fs::File::open(path).unwrap();
+            let read = match path.extension() {
+                Some("gz") => serde_json::from_reader::<_, Value>(flate2::read::GzDecoder::new(file)),
+                _ => serde_json::from_reader(file),
+            };
+            read.unwrap_or_else(|error| panic!("{case}: {path}: {error}"));
             continue;
         }
         let tags = tags::tags(path).unwrap_or_else(|error| panic!("{case}: {error}"));
