@@ -97,8 +97,9 @@ pub fn references(names: &[Utf8PathBuf], host: &Host) -> Result<Vec<Reference>> 
         return Ok(layouts.into_iter().map(|layout| Reference { layout, tag: None }).collect());
     }
     let mut all: Vec<Reference> = names.iter().map(|name| locate(name, host)).collect();
-    let is_document =
-        |one: &Reference| one.layout.is_file() && matches!(one.layout.extension(), Some("json" | "html"));
+    let is_document = |one: &Reference| {
+        one.layout.is_file() && matches!(one.layout.extension(), Some("json" | "html" | "gz"))
+    };
     if !all.iter().all(is_document) {
         all.retain(|one| !is_document(one));
     }
