@@ -1,10 +1,9 @@
 //! Copies single images between registries and layouts, by skopeo. skopeo's own configuration has the credentials,
 //! and the registries without TLS.
 
-use super::push::{is_missing, skopeo_reason};
-use crate::host::process::{self, CommandLine};
-use crate::host::{self, Host};
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use super::push::skopeo;
+use crate::host::Host;
+use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 /// The tag of a pulled image in its new layout.
@@ -26,7 +25,7 @@ pub enum Pulled {
 pub fn pull(reference: &str, layout: &Utf8Path, host: &Host) -> Result<Pulled> {
     match copy(reference, &format!("oci:{layout}:{TAG}"), host)? {
         None => Ok(Pulled::Image),
-        Some(why) if is_missing(&why) => Ok(Pulled::Nothing),
+        Some(why) if skopeo::is_missing(&why) => Ok(Pulled::Nothing),
         Some(why) => Err(failed(&why, reference)),
     }
 }
@@ -50,15 +49,7 @@ fn failed(why: &str, reference: &str) -> Error {
 
 /// Runs `skopeo copy`. Returns why it failed.
 fn copy(from: &str, to: &str, host: &Host) -> Result<Option<String>> {
-    let args = ["copy", "--retry-times", "3", from, to].map(str::to_owned).into();
-    let command =
-        CommandLine { program: "skopeo".into(), args, env: host::full_env(), cwd: host.cwd.clone() };
-    let log = tempfile::tempfile().context(Kind::Build, || "cannot create a temporary file".into())?;
-    let mut stderr = String::new();
-    let status = process::run(&command, &log, None, |stream, line| {
-        if stream == process::Stream::Err {
-            line.clone_into(&mut stderr);
-        }
-    })?;
-    Ok((!status.success()).then(|| skopeo_reason(&stderr)))
+    let args = ["copy", "--retry-times", "3", from, to].map(str::to_owned);
+    let stderr = skopeo::run(&skopeo::command(args.into(), &host.cwd), |_| {})?;
+    Ok(stderr.map(|stderr| skopeo::reason(&stderr)))
 }

@@ -5,9 +5,7 @@
 mod extra_tags;
 mod names;
 mod referrers;
-mod skopeo;
-
-pub(super) use skopeo::{is_missing, reason as skopeo_reason};
+pub(super) mod skopeo;
 
 use crate::host::Host;
 use crate::kernel::KernelVersion;

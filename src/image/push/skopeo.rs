@@ -58,7 +58,7 @@ fn copy_command(
     let args = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
     let common = common_options(registry, registry.retry_times, "--dest-tls-verify");
     let args = args.chain(common).chain([source.to_owned(), destination.to_owned()]);
-    skopeo(args.collect(), cwd)
+    command(args.collect(), cwd)
 }
 
 fn common_options<'a>(
@@ -75,7 +75,8 @@ fn authfile(registry: &Registry) -> impl Iterator<Item = String> + '_ {
     registry.authfile.iter().flat_map(|path| ["--authfile".to_owned(), path.to_string()])
 }
 
-fn skopeo(args: Vec<String>, cwd: &Utf8Path) -> CommandLine {
+/// Returns a command line of skopeo, for the directory `cwd`.
+pub(in crate::image) fn command(args: Vec<String>, cwd: &Utf8Path) -> CommandLine {
     // The user's credential helpers need their own variables.
     CommandLine { program: "skopeo".into(), args, env: host::full_env(), cwd: cwd.to_owned() }
 }
@@ -119,7 +120,7 @@ pub(super) fn inspect_remote(
         let mut args = vec!["inspect".to_owned(), "--raw".into()];
         args.extend(common_options(registry, retry_times, "--tls-verify"));
         args.push(reference.to_owned());
-        let output = process::output(&skopeo(args, cwd))?;
+        let output = process::output(&command(args, cwd))?;
         if output.status.success() {
             return Ok(Ok(Some(output.stdout)));
         }
@@ -157,7 +158,7 @@ pub(super) fn served_manifest(copy: &ImageCopy, registry: &Registry, host: &Host
 }
 
 /// Runs skopeo. Returns the end of its standard error if it fails.
-fn run(command: &CommandLine, mut on_step: impl FnMut(&str)) -> Result<Option<String>> {
+pub(in crate::image) fn run(command: &CommandLine, mut on_step: impl FnMut(&str)) -> Result<Option<String>> {
     let log = tempfile::tempfile().context(Kind::Build, || "cannot create a temporary file".into())?;
     let mut errors = Vec::new();
     let status = process::run(command, &log, None, |stream, line| match stream {
@@ -233,7 +234,7 @@ fn login(registry: &Registry, host: &Host) -> Option<String> {
     let mut args = vec!["login".to_owned(), "--get-login".into()];
     args.extend(authfile(registry));
     args.push(registry.host().to_owned());
-    let output = process::output(&skopeo(args, &host.cwd)).ok()?;
+    let output = process::output(&command(args, &host.cwd)).ok()?;
     let user = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !user.is_empty()).then_some(user)
 }
