@@ -10,7 +10,7 @@ mod tool_root;
 pub mod user_config;
 
 pub use env::full_env;
-pub use tool_root::{ToolRoot, bind_arguments};
+pub use tool_root::{ToolRoot, bind_directories};
 
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
@@ -91,8 +91,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// The user config is invalid, the working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or a variable that kcompile
-    /// reads is not UTF-8 (exit code 2).
+    /// The user config is invalid, the working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or
+    /// a variable that kcompile reads is not UTF-8 (exit code 2).
     pub fn read(color: Option<ColorChoice>) -> Result<Host> {
         env::check_utf8(std::env::vars_os())?;
         let variables = full_env();

@@ -47,7 +47,7 @@ impl ToolRoot {
             return Err(Error::host(format!("the toolchain lacks {missing}"))
                 .hint("an image for --toolchain is a root file system with a shell, make, a compiler, …"));
         }
-        let mut files = bind_arguments(&root.path);
+        let mut files = root.bind_arguments();
         files.extend(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"].map(str::to_owned));
         files.extend(["--remount-ro", "/"].map(str::to_owned));
         let sandbox = bubblewrap::find_command(&files, Utf8Path::new("/"), &root.env, host)
@@ -57,6 +57,11 @@ impl ToolRoot {
             .find_map(|name| read_text(root.path.join(name), Links::RefuseAnywhere, MAX_SMALL_FILE).ok());
         let os = OsRelease::parse(&os.unwrap_or_default());
         Ok(ToolRoot { os, sandbox, ..root })
+    }
+
+    /// Returns the arguments of bubblewrap that show the root's directories as those of `/`.
+    pub fn bind_arguments(&self) -> Vec<String> {
+        bind_directories(&self.path, &DIRECTORIES)
     }
 
     /// Returns the environment in which programs of the root run, from that of this host's children.
@@ -119,10 +124,10 @@ impl ToolRoot {
     }
 }
 
-/// Returns the arguments of bubblewrap that show the root's directories as those of `/`, read-only.
-pub fn bind_arguments(root: &Utf8Path) -> Vec<String> {
+/// Returns the arguments of bubblewrap that show `directories` of a root file system as those of `/`, read-only.
+pub fn bind_directories(root: &Utf8Path, directories: &[&str]) -> Vec<String> {
     let mut arguments = Vec::new();
-    for name in DIRECTORIES {
+    for name in directories {
         let (path, place) = (root.join(name), format!("/{name}"));
         match fs::read_link(&path).ok().and_then(|target| Utf8PathBuf::from_path_buf(target).ok()) {
             Some(target) => arguments.extend(["--symlink".to_owned(), target.into_string(), place]),

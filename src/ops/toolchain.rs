@@ -9,7 +9,8 @@ use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, Reference, locate};
 use crate::oci::root::{Node, RootFs};
 use crate::report::Reporter;
-use crate::util::digest::{Hasher, Sha256};
+use crate::source;
+use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
@@ -17,8 +18,7 @@ use crate::util::text::format_size;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use walkdir::WalkDir;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 /// The directory of an entry of the cache that has the root file system.
 const ROOT: &str = "root";
@@ -177,22 +177,8 @@ pub(crate) fn problem(entry: &Utf8Path) -> Option<&'static str> {
     let Ok(recorded) = read_text(entry.join(STATE), Links::RefuseAnywhere, MAX_SMALL_FILE) else {
         return Some("incomplete toolchain");
     };
-    let current = state(&entry.join(ROOT)).ok()?.to_string();
-    (recorded.trim() != current).then_some("toolchain that was changed")
-}
-
-/// Returns a digest of the metadata of all files. Every change of a file changes its ctime.
-fn state(root: &Utf8Path) -> io::Result<Sha256> {
-    let mut hasher = Hasher::default();
-    for entry in WalkDir::new(root).sort_by_file_name() {
-        let entry = entry?;
-        let found = entry.path().symlink_metadata()?;
-        // Renaming the parent changes the ctime of a directory.
-        let changed = if found.is_dir() { (0, 0) } else { (found.ctime(), found.ctime_nsec()) };
-        let path = entry.path().strip_prefix(root).expect("walked from there");
-        hasher.update(format!("{path:?} {:o} {} {} {changed:?}\n", found.mode(), found.size(), found.ino()));
-    }
-    Ok(hasher.finish())
+    let is_unchanged = source::tree_stat(&entry.join(ROOT)).is_ok_and(|now| now == recorded);
+    (!is_unchanged).then_some("toolchain that was changed")
 }
 
 /// Merges the layers of `image` into the new directory `entry`. Nothing in it can be written afterwards, and no
@@ -218,8 +204,7 @@ fn write(image: &Image, entry: &Utf8Path) -> Result<u64> {
     for dir in &dirs {
         fs::set_permissions(dir, Permissions::from_mode(0o555)).context(Kind::Build, || message(dir))?;
     }
-    let state = state(&root).context(Kind::Build, || format!("cannot read {root}"))?;
-    write_atomically(&entry.join(STATE), format!("{state}\n").as_bytes())?;
+    write_atomically(&entry.join(STATE), source::tree_stat(&root)?.as_bytes())?;
     Ok(size)
 }
 

@@ -45,6 +45,7 @@ pub use git_data::{DataLimits, DataRepository, cached_data, fetch_data, local_da
 pub use patched_tree::patched;
 pub use probe::answers;
 pub use tree::{BUILD_DIR_PREFIX, Tree};
+pub use tree_manifest::stat as tree_stat;
 
 use crate::catalog::lockfile;
 use crate::kernel::{Channel, CommitId, KernelVersion, VersionRequest};

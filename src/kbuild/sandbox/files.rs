@@ -1,7 +1,7 @@
 //! Lists the files that make sees in the sandbox, as arguments of bubblewrap. Later mounts hide earlier ones.
 
 use super::SandboxPaths;
-use crate::host::{Host, bind_arguments, process};
+use crate::host::{Host, bind_directories, process};
 use crate::kbuild::launcher::Launcher;
 use crate::util::error::{Error, Result};
 use crate::util::fs::create_dir;
@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
 /// Directories or links in the root directory.
-const ROOT: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+const ROOT: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// What system programs need besides `/usr`, and the directories in which Nix and Guix keep programs.
 const SYSTEM: [&str; 12] = [
     "/usr",
@@ -57,12 +57,7 @@ impl BindArgs {
         for path in SYSTEM {
             self.add(["--ro-bind-try", path, path]);
         }
-        for path in ROOT {
-            match std::fs::read_link(path).ok().and_then(|target| Utf8PathBuf::from_path_buf(target).ok()) {
-                Some(target) => self.add(["--symlink", target.as_str(), path]),
-                None => self.add(["--ro-bind-try", path, path]),
-            }
-        }
+        self.0.extend(bind_directories("/".into(), &ROOT));
     }
 
     /// Binds `path` with all mounts below it, read-only. A missing path is not an error.
@@ -106,7 +101,8 @@ impl BindArgs {
 
 /// Returns whether `path` is already bound, and is not a link out of the system's directories.
 fn is_system_path(path: &Utf8Path) -> bool {
-    let is_below = |path: &Utf8Path| ["/usr"].iter().chain(&ROOT).any(|dir| path.starts_with(dir));
+    let top = Utf8Path::new("/");
+    let is_below = |path: &Utf8Path| ["usr"].iter().chain(&ROOT).any(|dir| path.starts_with(top.join(dir)));
     is_below(path) && path.canonicalize_utf8().is_ok_and(|real| is_below(&real))
 }
 
@@ -118,7 +114,7 @@ pub(super) fn arguments(
 ) -> Result<Vec<String>> {
     let mut arguments = BindArgs::default();
     match &host.tool_root {
-        Some(root) => arguments.0.extend(bind_arguments(&root.path)),
+        Some(root) => arguments.0.extend(root.bind_arguments()),
         None => arguments.bind_system(),
     }
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
