@@ -136,7 +136,7 @@ pub struct DependencyStatus {
     #[serde(skip)]
     option: Option<&'static str>,
     #[serde(skip)]
-    place: Place,
+    pub place: Place,
 }
 
 /// All dependencies that were checked.

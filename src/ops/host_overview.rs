@@ -1,7 +1,7 @@
 //! What the host offers beyond the programs that a build needs, for `kcompile doctor`.
 
 use crate::boot::{Vmm, busybox, find_static_busybox};
-use crate::host::packages::{Dependency, DependencyKind, Diagnosis, diagnose};
+use crate::host::packages::{Dependency, DependencyKind, Diagnosis, Place, diagnose};
 use crate::host::process::{self, SANDBOX};
 use crate::host::{Host, user_config::KnownLauncher};
 use crate::kernel::Arch;
@@ -65,14 +65,15 @@ pub fn overview(inputs: &OverviewInputs<'_>, host: &Host) -> Result<Vec<HostFact
         let detail = dependency.found.clone().unwrap_or(dependency.why.clone());
         if dependency.name == SANDBOX {
             let status = if status == FactStatus::Ok { status } else { FactStatus::Optional };
-            facts.push(fact("sandbox", status, version(SANDBOX, host)?, detail));
+            facts.push(fact("sandbox", status, version(SANDBOX, Place::Host, host)?, detail));
         } else {
-            facts.push(fact(&dependency.name, status, version(&dependency.name, host)?, detail));
+            let version = version(&dependency.name, dependency.place, host)?;
+            facts.push(fact(&dependency.name, status, version, detail));
         }
     }
     let optional = diagnose(optional_programs(host), "gcc", host)?;
     for dependency in optional.dependencies {
-        let version = version(&dependency.name, host)?;
+        let version = version(&dependency.name, dependency.place, host)?;
         facts.push(match (dependency.found, dependency.package) {
             (Some(path), _) => fact(&dependency.name, FactStatus::Ok, version, path),
             (None, Some(package)) => {
@@ -122,11 +123,17 @@ fn optional_programs(host: &Host) -> Vec<Dependency> {
 }
 
 /// Returns the version that a program prints.
-fn version(program: &str, host: &Host) -> Result<Option<String>> {
-    if host.find_program(program).is_none() {
-        return Ok(None);
-    }
-    let text = process::capture(program, &["--version"], &host.child_env)?.unwrap_or_default();
+fn version(program: &str, place: Place, host: &Host) -> Result<Option<String>> {
+    let text = match place {
+        Place::Toolchain if host.find_tool(program).is_some() => {
+            host.capture_tool(program, &["--version"])?
+        }
+        Place::Host if host.find_program(program).is_some() => {
+            process::capture(program, &["--version"], &host.child_env)?
+        }
+        Place::Toolchain | Place::Host => None,
+    };
+    let text = text.unwrap_or_default();
     Ok(text.lines().take(3).find_map(version_in))
 }
 
