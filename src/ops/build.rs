@@ -18,7 +18,7 @@ use crate::ops::reuse::{CachedBuild, TypedCommand};
 use crate::ops::scheduler::Stage;
 use crate::ops::{config_files, doctor, fetch, reuse};
 use crate::plan::request::Request;
-use crate::plan::{Inputs, Plan, SourceIdentity, SourceLocation};
+use crate::plan::{Inputs, Plan, SourceIdentity, SourceLocation, with_compiler_names};
 use crate::report::{self, KernelSummary, Reporter};
 use crate::source::{self, Tree};
 use crate::util::error::Result;
@@ -214,7 +214,10 @@ fn timings_facts(
     let layers: Vec<String> =
         plan.config.iter().map(|layer| display_path(Utf8Path::new(&layer.name), host)).collect();
     let count = |value: &str| image_inputs.config.config.symbols.values().filter(|set| *set == value).count();
-    let compiler = plan.toolchain.identity.get("cc").cloned().unwrap_or_default();
+    let compiler =
+        plan.toolchain.identity.get("cc").map(|version| with_compiler_names(&format!("cc: {version}")));
+    let compiler =
+        compiler.as_deref().and_then(|tool| tool.strip_prefix("cc: ")).unwrap_or_default().to_owned();
     let mut facts = vec![
         ("Built", time::rfc3339(*began)),
         ("Command", command.to_owned()),
