@@ -13,7 +13,7 @@ ACTION = ROOT / "action.yml"
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 # The context of a job that uses the action of its own checkout.
-GITHUB = {"actor": "somebody", "action_ref": "", "action_repository": ""}
+GITHUB = {"actor": "octocat", "action_ref": "", "action_repository": ""}
 
 
 def load(path):

@@ -74,7 +74,7 @@ impl CompiledFiles {
         encoder.write_all(&json).and_then(|()| encoder.finish()).expect("writing to memory")
     }
 
-    /// Parses and checks a compressed document, which may come from somebody else.
+    /// Parses and checks a compressed document, which is untrusted.
     ///
     /// # Errors
     ///

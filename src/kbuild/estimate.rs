@@ -115,7 +115,7 @@ impl Estimate {
         format!("{about}{} steps, {least} {bytes} on disk", expected.total)
     }
 
-    /// Checks that the disk of `dir` has room for the build.
+    /// Checks that the disk of `dir` has enough space for the build.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use crate::util::terminal::Terminal;
 use crate::util::text::format_duration;
 use std::time::{Duration, Instant};
 
-/// The width of the bar. A narrow terminal has no room for it.
+/// The width of the bar. It is left out on a narrow terminal.
 const BAR: usize = 16;
 /// The least width of the current file. A shorter one says nothing.
 const MIN_ITEM: usize = 10;
@@ -38,7 +38,7 @@ impl LiveLine {
     }
 
     fn text_after(&self, prefix: &str, columns: usize, terminal: Terminal, elapsed: Duration) -> String {
-        let room = columns.saturating_sub(1);
+        let width = columns.saturating_sub(1);
         let head = format!("{} {prefix}{:10}", spinner(elapsed, terminal), self.phase.title());
         let progress = self.progress.clone().unwrap_or_default();
         let mut parts = [
@@ -56,17 +56,17 @@ impl LiveLine {
         };
         // What can be spared first: the bar, the elapsed time, the count.
         for spared in [1, 0, 3] {
-            if join(&parts).chars().count() <= room {
+            if join(&parts).chars().count() <= width {
                 break;
             }
             parts[spared] = None;
         }
         let line = join(&parts);
-        let rest = room.saturating_sub(line.chars().count() + 2);
+        let rest = width.saturating_sub(line.chars().count() + 2);
         let item = terminal.render(&self.item);
         let line =
             if rest >= MIN_ITEM && !item.is_empty() { format!("{line}  {}", cut(&item, rest)) } else { line };
-        cut(&line, room)
+        cut(&line, width)
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) fn known_total(count: &Count<'_>) -> Option<u64> {
     count.total.filter(|&total| total > 0 && total >= count.done)
 }
 
-/// Formats a duration that may be wrong by a third, since the total or the pace is an estimate, in few steps: `about 5 min`,
-/// `about 7 min`, `about 10 min`.
+/// Formats a duration that may be wrong by a third, since the total or the pace is an estimate. It has few values:
+/// `about 5 min`, `about 7 min`, `about 10 min`.
 fn coarse_duration(left: Duration) -> String {
     const MINUTES: [u64; 10] = [1, 2, 3, 5, 7, 10, 15, 20, 30, 45];
     let minutes = left.as_secs_f64() / 60.0;

@@ -10,6 +10,7 @@ const MIN_ELAPSED: Duration = Duration::from_secs(5);
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 /// The last part of the elapsed time that counts more.
 const WINDOW: f64 = 0.5;
+
 /// How long a unit of work takes. This is the average of the whole phase and of its last part, since other work of the
 /// machine comes and goes.
 #[derive(Default)]

@@ -101,7 +101,7 @@ impl Treemap {
         }
     }
 
-    /// Draws the name of a tile and, if there is room, what is in it.
+    /// Draws the name of a tile and, if the tile is large enough, its children.
     fn draw_inside(&self, html: &mut String, tile: &Level<'_>, total: f64) {
         let Level { dir: node, path, depth, area } = *tile;
         if area.width >= MIN_NAME && area.height >= NAME_HEIGHT {

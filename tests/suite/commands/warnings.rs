@@ -1,4 +1,4 @@
-//! Warnings are said once, and equal ones together.
+//! Each warning is printed once, and similar ones together.
 
 use crate::support::context::{CONFIG, TestContext};
 use crate::support::servers;
