@@ -46,6 +46,24 @@ const LAUNCHER_VARIABLES: [&str; 25] = [
     "ICECC_TEST_SOCKET",
     "ICECC_VERSION",
 ];
+/// How the variables begin that tell sccache's server where to keep objects, with the credentials for it
+/// (sccache's docs/Configuration.md).
+const CACHE_STORAGE_PREFIXES: [&str; 14] = [
+    "SCCACHE_BUCKET",
+    "SCCACHE_REGION",
+    "SCCACHE_ENDPOINT",
+    "SCCACHE_S3_",
+    "SCCACHE_REDIS",
+    "SCCACHE_MEMCACHED",
+    "SCCACHE_GCS_",
+    "SCCACHE_AZURE_",
+    "SCCACHE_GHA_",
+    "SCCACHE_WEBDAV_",
+    "SCCACHE_OSS_",
+    "SCCACHE_COS_",
+    "AWS_",
+    "ACTIONS_",
+];
 /// The variables of a child that draws on the terminal.
 const TERMINAL_VARIABLES: [&str; 6] =
     ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
@@ -65,6 +83,7 @@ pub(super) fn check_utf8(env: impl Iterator<Item = (OsString, OsString)>) -> Res
         lists.iter().any(|list| list.contains(&key))
             || GIT_VARIABLES.iter().any(|(name, _)| *name == key)
             || is_proxy(key)
+            || is_cache_storage(key)
     };
     let is_lost =
         |(key, value): &(OsString, OsString)| value.to_str().is_none() && key.to_str().is_some_and(is_read);
@@ -146,6 +165,16 @@ fn select(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, Str
 /// command lines or choose another compiler.
 pub(super) fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     select(env, &LAUNCHER_VARIABLES)
+}
+
+/// Selects the variables for sccache's server. They may have passwords.
+pub(super) fn cache_storage_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let storage = env.iter().filter(|(key, _)| is_cache_storage(key));
+    storage.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn is_cache_storage(key: &str) -> bool {
+    CACHE_STORAGE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Selects the SSH agent, and the certificates in OpenSSL's variables under the names of git.

@@ -63,6 +63,8 @@ pub struct Host {
     pub terminal_env: BTreeMap<String, String>,
     /// Additional variables for a compiler launcher. None of them affects the output.
     pub launcher_env: BTreeMap<String, String>,
+    /// Additional variables for sccache's server: where it keeps objects. Make does not get them.
+    pub cache_storage_env: BTreeMap<String, String>,
     /// The proxy variables of the environment, for a child that uses the network.
     pub proxies: BTreeMap<String, String>,
     /// Additional variables for git: the SSH agent and trusted certificates.
@@ -131,6 +133,7 @@ impl Host {
             source_date_epoch,
             child_env: env::child_env(&variables),
             launcher_env: env::launcher_env(&variables),
+            cache_storage_env: env::cache_storage_env(&variables),
             terminal_env: env::terminal_env(&variables),
             proxies: variables
                 .iter()

@@ -114,6 +114,11 @@ fn compile(
         let files = text::pluralize(compiled.local_fallbacks as usize, "file", "files");
         reporter.warning(format!("the farm did not compile {files}; this machine compiled them"));
     }
+    let errors = compiled.cache_stats.map_or(0, |stats| stats.storage_errors);
+    if errors > 0 {
+        let errors = text::pluralize(errors as usize, "error", "errors");
+        reporter.warning(format!("the compiler cache had {errors} of its storage, which cost hits"));
+    }
     Ok(compiled)
 }
 

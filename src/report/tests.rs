@@ -35,7 +35,7 @@ fn a_summary_names_images_warnings_and_times() {
     assert!(!quiet.contains("  cache ") && !quiet.contains("  timings "), "{quiet}");
     let told = KernelSummary {
         modules: 0,
-        cache_stats: Some(CompilerCacheStats { hits: 1, misses: 2, uncacheable: 0 }),
+        cache_stats: Some(CompilerCacheStats { hits: 1, misses: 2, ..Default::default() }),
         warnings: vec!["a".into(), "b".into()],
         timings: vec!["out/timings.html".into()],
         ..summary()
@@ -93,9 +93,12 @@ fn a_run_summary_counts_the_kernels_that_were_built() {
 
 #[test]
 fn a_compiler_cache_is_counted_from_before_the_run() {
-    let before = CompilerCacheStats { hits: 10, misses: 5, uncacheable: 1 };
-    let after = CompilerCacheStats { hits: 19, misses: 6, uncacheable: 3 };
-    assert_eq!(after.since(before), CompilerCacheStats { hits: 9, misses: 1, uncacheable: 2 });
+    let before = CompilerCacheStats { hits: 10, misses: 5, uncacheable: 1, storage_errors: 2 };
+    let after = CompilerCacheStats { hits: 19, misses: 6, uncacheable: 3, storage_errors: 2 };
+    assert_eq!(
+        after.since(before),
+        CompilerCacheStats { hits: 9, misses: 1, uncacheable: 2, storage_errors: 0 }
+    );
     // The counters were reset in the meantime.
     assert_eq!(before.since(after), CompilerCacheStats::default());
     let text = after.since(before).to_string();

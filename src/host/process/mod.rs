@@ -291,14 +291,31 @@ fn read_all(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
 ///
 /// No process can be started (exit code 4), or kcompile was interrupted.
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<Option<String>> {
+    let output = output_without_supervisor(program, args, env)?;
+    Ok(output
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok()))
+}
+
+/// Runs a short program whose children may stay, such as one that starts a daemon. Returns `None` if the program
+/// does not exist.
+///
+/// # Errors
+///
+/// As [`capture`].
+pub fn output_without_supervisor(
+    program: &str,
+    args: &[&str],
+    env: &BTreeMap<String, String>,
+) -> Result<Option<std::process::Output>> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").caused_by(error))?;
     let mut command: Command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).into();
     let output = command.stdin(Stdio::null()).output();
     check()?;
     match output {
-        Ok(output) if output.status.success() => Ok(String::from_utf8(output.stdout).ok()),
+        Ok(output) => Ok(Some(output)),
         Err(error) if is_limit(&error) => Err(cannot_run(program, error)),
-        _ => Ok(None),
+        Err(_) => Ok(None),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::host::{Host, process};
 use crate::plan::Toolchain;
 use crate::report::CompilerCacheStats;
 use crate::util::digest::Sha256;
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 use crate::util::fs::{make_executable, remove_tree, write_atomically};
 use crate::util::read::{Links, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -33,6 +33,8 @@ pub enum Tool {
     Icecc,
 }
 
+/// The arguments of sccache that print its statistics.
+const SHOW_STATS: [&str; 3] = ["--show-stats", "--stats-format", "json"];
 /// An sccache server that kcompile started ends after this time without work.
 const SERVER_IDLE_SECONDS: &str = "60";
 
@@ -111,13 +113,7 @@ impl<'a> Launcher<'a> {
             Some(Tool::Sccache) => {
                 write_atomically(&self.wrapper(), wrapper(self.command).as_bytes())?;
                 make_executable(&self.wrapper())?;
-                // A server that a compilation starts would be killed with its make. This one ends
-                // by itself when idle. An error is ignored, because a server may already run.
-                let _ = process::capture(
-                    "sccache",
-                    &["--start-server"],
-                    &self.environment(&host.child_env, host, None),
-                );
+                self.start_sccache(host)?;
                 Ok(self.sccache_stats(host))
             }
             _ => Ok(None),
@@ -187,11 +183,34 @@ impl<'a> Launcher<'a> {
         }
     }
 
+    /// Starts sccache's server if none runs. A server that a compilation starts would be killed with its make.
+    /// This one ends by itself when idle. Only the server gets the variables of its storage. They may have
+    /// passwords, and make runs the kernel's scripts.
+    fn start_sccache(&self, host: &Host) -> Result<()> {
+        let mut env = self.environment(&host.child_env, host, None);
+        env.extend(host.cache_storage_env.clone());
+        let started = process::output_without_supervisor("sccache", &["--start-server"], &env)?;
+        let Some(failed) = started.filter(|output| !output.status.success()) else { return Ok(()) };
+        let reason = stats::start_error(&String::from_utf8_lossy(&failed.stderr));
+        if !reason.contains("in use") {
+            let message = format!("sccache's server does not start: {reason}");
+            let hint = "check the variables SCCACHE_* of its storage, or build with --launcher none";
+            return Err(Error::host(message).hint(hint));
+        }
+        // Another server listens on the port, and uses the storage of whoever started it.
+        let has_storage = host.cache_storage_env.keys().any(|key| key.starts_with("SCCACHE_"));
+        let stats = process::capture("sccache", &SHOW_STATS, &env)?.unwrap_or_default();
+        if has_storage && stats::is_local(&stats) {
+            let message = "the running sccache server does not use the storage of the variables SCCACHE_*";
+            let hint = "stop it with `sccache --stop-server`, or choose another SCCACHE_SERVER_PORT";
+            return Err(Error::host(message).hint(hint));
+        }
+        Ok(())
+    }
+
     fn sccache_stats(&self, host: &Host) -> Option<CompilerCacheStats> {
-        let args = ["--show-stats", "--stats-format", "json"];
-        stats::read_stats(
-            &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()??,
-        )
+        let env = self.environment(&host.child_env, host, None);
+        stats::read_stats(&process::capture("sccache", &SHOW_STATS, &env).ok()??)
     }
 
     fn log(&self) -> Utf8PathBuf {

@@ -116,6 +116,64 @@ fn sccache_does_not_return_the_config_of_another_kernel() {
     assert!(counts["misses"] == 0, "{counts}");
 }
 
+/// Returns a context with a script in place of sccache. Its server starts by the shell commands `start` and keeps
+/// objects at `location`. The environments of the server and of its clients are in the files `server` and `clients`.
+fn with_sccache(start: &str, location: &str) -> TestContext {
+    let mut context = context();
+    let stats = format!(r#"{{"stats": {{}}, "cache_location": "{location}"}}"#);
+    let (server, clients) = (context.path("server"), context.path("clients"));
+    write_script(
+        &context.path("bin/sccache"),
+        &format!(
+            "case $1 in\n\
+             --start-server) env >'{server}'; {start} ;;\n\
+             --show-stats) echo '{stats}' ;;\n\
+             *) env >>'{clients}'; exec \"$@\" ;;\n\
+             esac"
+        ),
+    );
+    let path = format!("{}:{}", context.path("bin"), std::env::var("PATH").unwrap());
+    let variables = [
+        ("PATH", path.as_str()),
+        ("SCCACHE_REDIS_ENDPOINT", "redis://cache.example"),
+        ("SCCACHE_REDIS_PASSWORD", "swordfish"),
+        ("AWS_SECRET_ACCESS_KEY", "swordfish"),
+    ];
+    context.env.extend(variables.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    context
+}
+
+#[test]
+fn only_the_server_of_sccache_gets_its_storage() {
+    let context = with_sccache("exit 0", "redis");
+    context.run(&format!("{ARGS} --launcher sccache")).ok();
+    let read = |name: &str| fs::read_to_string(context.path(name)).unwrap();
+    let server = read("server");
+    for variable in [
+        "SCCACHE_REDIS_ENDPOINT=redis:",
+        "SCCACHE_REDIS_PASSWORD=swordfish",
+        "AWS_SECRET_ACCESS_KEY=swordfish",
+    ] {
+        assert!(server.contains(variable), "{variable}: {server}");
+    }
+    // Make runs the kernel's scripts.
+    assert!(!read("clients").contains("swordfish"));
+}
+
+#[test]
+fn an_sccache_server_without_its_storage_is_refused() {
+    let failing = "echo 'sccache: error: Server startup failed: cannot read' >&2; exit 2";
+    with_sccache(failing, "").run(&format!("{ARGS} --launcher sccache")).failed(
+        4,
+        &["sccache's server does not start: Server startup failed: cannot read", "hint: check the variables"],
+    );
+    let running = "echo 'sccache: error: Server startup failed: Address in use' >&2; exit 2";
+    with_sccache(running, "Local disk: /cache")
+        .run(&format!("{ARGS} --launcher sccache"))
+        .failed(4, &["the running sccache server does not use the storage", "sccache --stop-server"]);
+    with_sccache(running, "redis").run(&format!("{ARGS} --launcher sccache")).ok();
+}
+
 /// A cache that only checks the compiler would return objects of an older assembler.
 #[test]
 fn changing_the_assembler_invalidates_cached_objects() {
@@ -262,6 +320,8 @@ fn offline_builds_do_not_contact_ccache_remote_storage() {
     fs::write(context.path("ccache/ccache.conf"), format!("remote_storage = {}\n", server.url)).unwrap();
     context.run(&format!("{args} --offline --cache-dir two")).ok();
     assert_eq!(*server.log.lock().unwrap(), [""; 0]);
-    context.run(&format!("{args} --cache-dir three --set PSI=y")).ok();
+    // A server that does not keep objects.
+    let built = context.run(&format!("{args} --cache-dir three --set PSI=y")).ok();
+    built.says("warning: the compiler cache had ");
     assert!(!server.log.lock().unwrap().is_empty(), "this ccache asks such a server");
 }
