@@ -8,6 +8,7 @@ use crate::kconfig::reproducibility;
 use crate::kconfig::requirements::{self, CheckInput, Profile, RequirementResult, Stage};
 use crate::ops::config_files::{self, FileInputs};
 use crate::ops::context::Context;
+use crate::ops::settings_warnings;
 use crate::plan::Plan;
 use crate::plan::request::ModuleMode;
 use crate::report::Reporter;
@@ -80,7 +81,7 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
     };
     let (required, others): (Vec<_>, Vec<_>) =
         configured.differences.iter().partition(|difference| is_required(difference, plan));
-    reporter.warnings_of_settings(others.into_iter().map(text).collect(), &list_command(plan));
+    reporter.warnings_of_settings(settings_warnings::warnings(&others, plan), &list_command(plan));
     if required.is_empty() {
         return Ok(());
     }

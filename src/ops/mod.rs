@@ -26,4 +26,5 @@ mod named_files;
 pub mod rebuild;
 pub mod reuse;
 pub mod scheduler;
+mod settings_warnings;
 pub mod toolchain;

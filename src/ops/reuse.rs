@@ -12,7 +12,7 @@ use crate::oci::snapshot::{self, TagSnapshot, VerifiedBlobs};
 use crate::ops::check_config::list_command;
 use crate::ops::context::Context;
 use crate::plan::Plan;
-use crate::report::Phase;
+use crate::report::{Phase, SettingsWarning};
 use crate::util::digest::Sha256;
 use crate::util::error::{Kind, Result, ResultExt, cannot};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};
@@ -115,6 +115,7 @@ pub fn find(
         warning.split(' ').next().is_some_and(|word| word.starts_with("CONFIG_") && word.contains('='))
     };
     let (settings, others) = cached_build.warnings.iter().cloned().partition::<Vec<_>, _>(is_setting);
+    let settings = settings.into_iter().map(SettingsWarning::from_text).collect();
     ctx.reporter.warnings_of_settings(settings, &list_command(plan));
     others.into_iter().for_each(|warning| ctx.reporter.warning(warning));
     let images = cached_build.in_output(&ctx.output);

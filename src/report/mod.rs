@@ -28,6 +28,7 @@ pub use phase::Phase;
 #[cfg(test)]
 pub(crate) use rate::Rate;
 pub use run_summary::{KernelResult, RunSummary};
+pub use similar::SettingsWarning;
 
 use event::{Event, ScopedEvent, UnfinishedPhase};
 
@@ -196,19 +197,21 @@ impl Reporter {
         lock(&self.warnings).push(text);
     }
 
-    /// Reports warnings about settings, which begin with `CONFIG_X=y `. People see similar ones as one, which names the
-    /// command `list` that prints all. Programs and the receipt get each.
-    pub fn warnings_of_settings(&self, texts: Vec<String>, list: &str) {
-        if self.is_verbose() || matches!(*self.lock(), Renderer::Json(_)) {
-            texts.into_iter().for_each(|text| self.warning(text));
-            return;
-        }
-        let new: Vec<String> =
-            texts.into_iter().filter(|text| !lock(&self.warnings).contains(text)).collect();
-        for text in similar::join_similar(&new, list) {
+    /// Reports warnings about settings. People see similar ones as one, which names the command `list` that prints all.
+    pub fn warnings_of_settings(&self, warnings: Vec<SettingsWarning>, list: &str) {
+        let new: Vec<SettingsWarning> =
+            warnings.into_iter().filter(|warning| !lock(&self.warnings).contains(&warning.text)).collect();
+        let shown: Vec<String> = if matches!(*self.lock(), Renderer::Json(_)) {
+            new.iter().map(|warning| warning.text.clone()).collect()
+        } else if self.is_verbose() {
+            new.iter().flat_map(|warning| warning.settings.clone()).collect()
+        } else {
+            similar::join_similar(&new, list)
+        };
+        for text in shown {
             self.render(&Event::Warning { text: &escape_control(&text) });
         }
-        lock(&self.warnings).extend(new);
+        lock(&self.warnings).extend(new.into_iter().map(|warning| warning.text));
     }
 
     fn is_verbose(&self) -> bool {

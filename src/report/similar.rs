@@ -7,12 +7,35 @@ const MAX_EQUAL: usize = 3;
 /// The most warnings in all.
 const MAX_WARNINGS: usize = 12;
 
-/// Returns fewer warnings that say the same as `warnings`, which begin with `CONFIG_X=y `. `list` is the command that
-/// prints all of them.
-pub(super) fn join_similar(warnings: &[String], list: &str) -> Vec<String> {
-    let mut groups: Vec<(String, Vec<&String>)> = Vec::new();
+/// A warning about one setting that did not take effect, or about several that need the same.
+#[derive(Clone, Debug)]
+pub struct SettingsWarning {
+    /// Begins with `CONFIG_X=y `. The receipt has it.
+    pub text: String,
+    /// The same for each setting.
+    pub settings: Vec<String>,
+}
+
+impl SettingsWarning {
+    /// Reads a warning of the cache, which has only the text.
+    pub fn from_text(text: String) -> SettingsWarning {
+        SettingsWarning { settings: vec![text.clone()], text }
+    }
+
+    fn with_list(&self, list: &str) -> String {
+        if self.settings.len() > MAX_EQUAL {
+            format!("{}; {list} with the same options lists all", self.text)
+        } else {
+            self.text.clone()
+        }
+    }
+}
+
+/// Returns fewer warnings that say the same as `warnings`. `list` is the command that prints all of them.
+pub(super) fn join_similar(warnings: &[SettingsWarning], list: &str) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<&SettingsWarning>)> = Vec::new();
     for warning in warnings {
-        let kind = kind(warning);
+        let kind = kind(&warning.text);
         match groups.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, group)) => group.push(warning),
             None => groups.push((kind, vec![warning])),
@@ -22,7 +45,7 @@ pub(super) fn join_similar(warnings: &[String], list: &str) -> Vec<String> {
     let mut joined = Vec::new();
     for (kind, group) in groups {
         if group.len() <= MAX_EQUAL {
-            joined.extend(group.into_iter().cloned());
+            joined.extend(group.into_iter().map(|warning| warning.with_list(list)));
             continue;
         }
         let (what, by) = kind.rsplit_once(" (").unwrap_or((&kind, ""));
@@ -30,9 +53,10 @@ pub(super) fn join_similar(warnings: &[String], list: &str) -> Vec<String> {
         joined
             .push(format!("{count} settings {what}: {names} ({by}; {list} with the same options lists all"));
     }
-    let rest: Vec<&String> = rest.into_iter().flat_map(|(_, group)| group).collect();
+    let rest: Vec<&SettingsWarning> = rest.into_iter().flat_map(|(_, group)| group).collect();
     if !rest.is_empty() {
-        let count = pluralize(rest.len(), "more setting", "more settings");
+        let count: usize = rest.iter().map(|warning| warning.settings.len()).sum();
+        let count = pluralize(count, "more setting", "more settings");
         let names = names(&rest);
         joined.push(format!("{count} did not take effect: {names}; {list} with the same options lists all"));
     }
@@ -53,8 +77,9 @@ fn kind(warning: &str) -> String {
     }
 }
 
-fn names(warnings: &[&String]) -> String {
-    let names: Vec<&str> = warnings.iter().filter_map(|warning| warning.split('=').next()).collect();
+fn names(warnings: &[&SettingsWarning]) -> String {
+    let settings = warnings.iter().flat_map(|warning| &warning.settings);
+    let names: Vec<&str> = settings.filter_map(|setting| setting.split('=').next()).collect();
     join_first(&names, MAX_EQUAL, ", ")
 }
 
@@ -63,7 +88,8 @@ mod tests {
     use super::*;
 
     fn joined(warnings: &[String]) -> Vec<String> {
-        join_similar(warnings, "`list`")
+        let warnings: Vec<_> = warnings.iter().cloned().map(SettingsWarning::from_text).collect();
+        join_similar(&warnings, "`list`")
     }
 
     #[test]

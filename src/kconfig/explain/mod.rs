@@ -165,7 +165,8 @@ fn add_reasons(
                     Some(root) => format!("{}, see CONFIG_{root}", reason.text),
                     None => reason.text.clone(),
                 };
-                sanitize_line(&text) + &describe_solution(reason, solution, kernel.arch)
+                let taken = taken_member(&difference.symbol, model, config);
+                sanitize_line(&text) + &describe_solution(reason, solution, kernel.arch, taken)
             });
             let cause = found.map(|found| cause(found, config));
             Difference { reason, cause, ..difference.clone() }
@@ -186,8 +187,16 @@ fn cause((reason, solution): &(Reason, Solution), config: &Config) -> Cause {
     Cause { kind: reason.kind, unmet, symbols, set, possible }
 }
 
-/// Returns the part of the text that names the needed settings, or says that no setting helps.
-fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch) -> String {
+/// Returns the member of the symbol's choice that is on.
+fn taken_member<'a>(symbol: &str, model: &'a Model, config: &Config) -> Option<&'a str> {
+    let choice = model.defined(symbol)?.definitions.iter().find_map(|definition| definition.choice)?;
+    let mut members = model.choices[choice].members.iter();
+    members.find(|member| config.value(member) == "y").map(String::as_str)
+}
+
+/// Returns the part of the text that names the needed settings, or says that no setting helps. `taken` is the member
+/// of the symbol's choice that is on.
+fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch, taken: Option<&str>) -> String {
     match solution {
         // The reason says already what to do.
         Solution::Settings(set)
@@ -207,6 +216,11 @@ fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch) -> String
             format!("; no setting helps, since {arch} has no {}", sanitize_line(&names.join(" or ")))
         }
         Solution::OutOfRange(low, high) => format!("; its range is then {low} to {high}"),
+        // Of a macro that is false, another compiler may make it true.
+        Solution::Impossible(_) if reason.kind == CauseKind::DependsOn && !reason.symbols.is_empty() => {
+            let taken = taken.map_or_else(String::new, |taken| format!(" (its choice took {taken})"));
+            format!("; no setting helps, so remove it{}", sanitize_line(&taken))
+        }
         Solution::Impossible(_) | Solution::Unknown => String::new(),
     }
 }

@@ -53,6 +53,37 @@ fn dependencies_that_are_not_met() {
 }
 
 #[test]
+fn a_needed_setting_that_follows_by_default_is_not_named() {
+    let config = "CONFIG_MODULES=y\n# CONFIG_TABLES_LEGACY is not set\n";
+    says(
+        "CONFIG_TABLE_FILTER=m\n",
+        config,
+        "CONFIG_TABLE_FILTER=m is missing: depends on TABLES_CORE (n); set CONFIG_TABLES_LEGACY=y too",
+    );
+    says(
+        "CONFIG_TABLE_FILTER=y\n",
+        config,
+        "CONFIG_TABLE_FILTER=y is missing: depends on TABLES_CORE (n); \
+         set CONFIG_TABLES_CORE=y, CONFIG_TABLES_LEGACY=y too",
+    );
+    says(
+        "CONFIG_TABLE_EBT=m\n",
+        config,
+        "CONFIG_TABLE_EBT=m is missing: depends on TABLES_BRIDGE (n); \
+         set CONFIG_TABLES_BRIDGE=m, CONFIG_TABLES_LEGACY=y too",
+    );
+}
+
+#[test]
+fn an_impossible_setting_is_to_be_removed() {
+    says(
+        "CONFIG_VOLUNTARY=y\n",
+        "CONFIG_HAS_LAZY=y\nCONFIG_LAZY=y\n",
+        "CONFIG_VOLUNTARY=y is missing: depends on !HAS_LAZY (y); no setting helps, so remove it (its choice took LAZY)",
+    );
+}
+
+#[test]
 fn what_a_module_limits() {
     let modules = "CONFIG_MODULES=y\nCONFIG_PCI=y\nCONFIG_ACPI=y\nCONFIG_DRIVER=m\nCONFIG_BUS=m\n";
     says(

@@ -1,13 +1,39 @@
 //! Simulates the defaults of symbols that become visible.
 
 use super::{MAX_STEPS, Search, text};
+use crate::kconfig::Setting;
 use crate::kconfig::explain::expression::{Expr, Term, number};
 use crate::kconfig::explain::model::Symbol;
 
 /// Bounds chains of defaults that are symbols.
 const MAX_CHAIN: usize = 8;
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// Leaves out the settings that symbols get as their defaults, once the other settings make them visible. For
+    /// example, `IP_NF_IPTABLES_LEGACY` follows from `NETFILTER_XTABLES_LEGACY`.
+    pub(super) fn without_defaults(&mut self, settings: Vec<Setting>) -> Vec<Setting> {
+        let model = self.model;
+        let name_of = |setting: &Setting| -> Option<&'a str> {
+            model.symbols.get_key_value(&setting.symbol).map(|(name, _)| name.as_str())
+        };
+        let is_new =
+            |setting: &Setting| setting.value != "n" && !self.original.symbols.contains_key(&setting.symbol);
+        let (new, mut kept): (Vec<_>, Vec<_>) = settings.into_iter().partition(is_new);
+        if new.is_empty() {
+            return kept;
+        }
+        for setting in &kept {
+            if let Some(name) = name_of(setting) {
+                self.set(name, &setting.value);
+            }
+        }
+        self.apply_defaults();
+        kept.extend(new.into_iter().filter(|one| self.config.value(&one.symbol) != one.value));
+        kept.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+        self.undo(0);
+        kept
+    }
+
     /// Gives symbols that the changes make visible their defaults, as `olddefconfig` does. Returns these defaults.
     pub(super) fn apply_defaults(&mut self) -> Vec<(String, String)> {
         let mut changed: Vec<String> = self.trail.iter().map(|step| step.symbol.clone()).collect();

@@ -180,13 +180,13 @@ impl<'a> Search<'a> {
         let symbols: BTreeSet<&str> = given.map(|step| step.symbol.as_str()).collect();
         let setting =
             |symbol: &str| Setting { symbol: symbol.to_owned(), value: self.config.value(symbol).to_owned() };
-        let settings = symbols.into_iter().map(setting).collect();
+        let settings: Vec<Setting> = symbols.into_iter().map(setting).collect();
         self.undo(0);
         self.left = self.left.saturating_sub(self.steps);
         if let Some((low, high)) = bounds {
             Solution::OutOfRange(low, high)
         } else if holds {
-            Solution::Settings(settings)
+            Solution::Settings(self.without_defaults(settings))
         } else if reached || self.is_incomplete {
             Solution::Unknown
         } else {
