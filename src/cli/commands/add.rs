@@ -7,17 +7,20 @@ use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kconfig::requirements::Tally;
 use crate::kernel::VersionRequest;
-use crate::ops::add::{self, MigratedConfig, NewKernel, NewKernelRequest};
+use crate::ops::add::{self, AddedSetting, MigratedConfig, NewKernel, NewKernelRequest};
 use crate::ops::context::Context;
 use crate::plan::request::Request;
 use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::pluralize;
+use crate::util::text::{join_first, pluralize};
 use clap::Args;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::slice;
+
+/// The most settings that the line of an added setting names.
+const MAX_NEEDED_BY: usize = 3;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -139,10 +142,19 @@ fn text(new_kernel: &NewKernel, ctx: &Context<'_>, verb: &str) -> String {
 
 fn config_text(config: &MigratedConfig) -> String {
     let MigratedConfig {
-        arch, from, from_config, renamed, removed, changed, upstream_changes, profiles, ..
+        arch,
+        from,
+        from_config,
+        renamed,
+        added,
+        removed,
+        changed,
+        upstream_changes,
+        profiles,
+        ..
     } = config;
     let mut text = format!("\n{arch}: config of {} ({from_config})\n", from.in_catalog());
-    if renamed.is_empty() && removed.is_empty() && changed.is_empty() {
+    if renamed.is_empty() && added.is_empty() && removed.is_empty() && changed.is_empty() {
         text.push_str("\nall settings apply unchanged\n");
     }
     let with_reason = |one: &Difference, what: &str| {
@@ -151,6 +163,8 @@ fn config_text(config: &MigratedConfig) -> String {
     };
     let renamed = renamed.iter().map(crate::cli::output::renamed).collect();
     text.push_str(&group(&format!("renamed ({})", config.renamed.len()), renamed));
+    let added: Vec<String> = added.iter().map(added_line).collect();
+    text.push_str(&group(&format!("added ({})", added.len()), added));
     let removed: Vec<String> = removed.iter().map(|one| with_reason(one, "")).collect();
     text.push_str(&group(&format!("removed ({})", removed.len()), removed));
     let became = |one: &Difference| format!(" -> {}", one.found.as_deref().unwrap_or("n"));
@@ -170,4 +184,9 @@ fn config_text(config: &MigratedConfig) -> String {
         .collect();
     text.push_str(&group(&pluralize(tallies.len(), "requirement profile", "requirement profiles"), tallies));
     text
+}
+
+fn added_line(added: &AddedSetting) -> String {
+    let AddedSetting { setting, needed_by } = added;
+    format!("{}={}, needed by {}", setting.symbol, setting.value, join_first(needed_by, MAX_NEEDED_BY, ", "))
 }

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 type Replacements = BTreeMap<String, Vec<Setting>>;
 
 /// The most runs of `olddefconfig` until the config must be stable.
-const MAX_ROUNDS: usize = 5;
+const MAX_ROUNDS: usize = 8;
 
 /// A config that was migrated from another version.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,9 @@ pub struct MigratedConfig {
     pub path: Utf8PathBuf,
     /// Settings that have another name in this kernel.
     pub renamed: Vec<Renamed>,
+    /// New settings that old ones need in this kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<AddedSetting>,
     /// Settings that this kernel does not have.
     #[serde(rename = "gone")]
     pub removed: Vec<Difference>,
@@ -51,6 +54,15 @@ pub struct MigratedConfig {
     /// The text of the new config.
     #[serde(skip)]
     pub(super) text: String,
+}
+
+/// A new setting without which old ones do not take effect in this kernel.
+#[derive(Debug, Serialize)]
+pub struct AddedSetting {
+    #[serde(flatten)]
+    pub setting: Setting,
+    /// The old settings that need it.
+    pub needed_by: Vec<String>,
 }
 
 /// The differences between the final configs of two versions.
@@ -103,13 +115,14 @@ pub(super) fn migrate(
             let mut migration = Migration::new(plan, tree, ctx, base.text)?;
             let configured = migration.converge(dir, configured)?;
             let results = check_config::check_requirements(&configured, plan, &profiles, ctx.reporter)?;
-            let Migration { text, renamed, removed, changed, symbols, .. } = migration;
+            let Migration { text, renamed, added, removed, changed, symbols, .. } = migration;
             let migrated = MigratedConfig {
                 arch: request.arch,
                 from: base.version,
                 from_config: base.name(),
                 path,
                 renamed,
+                added,
                 removed,
                 changed,
                 upstream_changes: None,
@@ -134,6 +147,7 @@ pub(super) fn migrate(
     if let Some(changes) = &mut migrated.upstream_changes {
         let listed = migrated.removed.iter().chain(&migrated.changed).map(|difference| &difference.symbol);
         let listed = listed.chain(migrated.renamed.iter().map(|one| &one.old.symbol));
+        let listed = listed.chain(migrated.added.iter().map(|one| &one.setting.symbol));
         let listed: HashSet<&str> = listed.map(String::as_str).collect();
         changes.differences.retain(|symbol| !listed.contains(symbol));
     }
@@ -210,6 +224,7 @@ struct Migration<'a> {
     symbols: HashMap<String, bool>,
     text: String,
     renamed: Vec<Renamed>,
+    added: Vec<AddedSetting>,
     removed: Vec<Difference>,
     changed: Vec<Difference>,
 }
@@ -228,6 +243,7 @@ impl<'a> Migration<'a> {
             symbols: symbols.unwrap_or_default(),
             text: text.to_owned(),
             renamed: Vec::new(),
+            added: Vec::new(),
             removed: Vec::new(),
             changed: Vec::new(),
         })
@@ -257,7 +273,8 @@ impl<'a> Migration<'a> {
     }
 
     /// Returns replacements for settings that the kernel changed. Removed and renamed ones come first, since
-    /// others may depend on them. Then come new names that are not tristate, and then all others.
+    /// others may depend on them. Then come new names that are not tristate, settings that others need, and then
+    /// all others.
     fn replacements(&mut self, configured: &Configured) -> Replacements {
         let removed = self.replace_unknown(&configured.differences);
         if !removed.is_empty() {
@@ -271,6 +288,10 @@ impl<'a> Migration<'a> {
             of_bools.map(|Difference { symbol, .. }| (symbol.clone(), vec![setting(symbol, "y")])).collect();
         if !bools.is_empty() {
             return bools;
+        }
+        let needed = self.add_needed(&configured.differences);
+        if !needed.is_empty() {
+            return needed;
         }
         self.changed.extend(configured.differences.iter().cloned());
         // Settings that are off or computed need no line.
@@ -299,6 +320,39 @@ impl<'a> Migration<'a> {
             }
             let is_set = |new: &Setting| requested.contains_key(&new.symbol);
             replacements.insert(symbol.clone(), new.into_iter().filter(|new| !is_set(new)).collect());
+        }
+        replacements
+    }
+
+    /// Adds the settings without which those that are on in the old config are not on in this kernel. They go before
+    /// the first setting that needs them. A setting that the config has with another value stays.
+    fn add_needed(&mut self, differences: &[Difference]) -> Replacements {
+        let mut requested = Config::parse(&self.text).symbols;
+        let mut replacements = Replacements::new();
+        for difference in differences.iter().filter(|difference| difference.requested != "n") {
+            let Difference { symbol, requested: value, cause, .. } = difference;
+            let needed: &[Setting] = cause.as_ref().map_or(&[], |cause| &cause.set);
+            let can_be_added = |new: &Setting| {
+                let is_enough = |value: &String| *value == new.value || value == "y";
+                new.value != "n" && requested.get(&new.symbol).is_none_or(is_enough)
+            };
+            if !needed.iter().all(can_be_added) {
+                continue;
+            }
+            let mut lines = Vec::new();
+            for new in needed {
+                if let Some(added) = self.added.iter_mut().find(|added| added.setting == *new) {
+                    added.needed_by.push(symbol.clone());
+                } else if !requested.contains_key(&new.symbol) {
+                    requested.insert(new.symbol.clone(), new.value.clone());
+                    self.added.push(AddedSetting { setting: new.clone(), needed_by: vec![symbol.clone()] });
+                    lines.push(new.clone());
+                }
+            }
+            if !lines.is_empty() {
+                lines.push(setting(symbol, value));
+                replacements.insert(symbol.clone(), lines);
+            }
         }
         replacements
     }

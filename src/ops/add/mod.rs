@@ -3,7 +3,7 @@
 
 mod migrate;
 
-pub use migrate::{MigratedConfig, base};
+pub use migrate::{AddedSetting, MigratedConfig, base};
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry, Status};
