@@ -103,4 +103,21 @@ mod tests {
         let first = BaseConfig::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
         assert_eq!(first.name(), name("5.10"));
     }
+
+    /// A second line of a symbol would hide the first one when somebody edits it.
+    #[test]
+    fn built_in_configs_set_each_symbol_once() {
+        let library = ConfigLibrary::built_in();
+        let mut count = 0;
+        for flavor in Flavor::ALL {
+            for arch in [Arch::Amd64, Arch::Arm64] {
+                for base in BaseConfig::all(&library, *flavor, arch) {
+                    let config = crate::kconfig::Config::parse_given(base.origin, base.text).unwrap();
+                    assert_eq!(config.repeated_symbols(base.origin), None);
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 20, "{count}");
+    }
 }
