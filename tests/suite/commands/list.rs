@@ -79,14 +79,20 @@ fn the_newest_kernels_come_first_and_ended_series_are_marked() {
 fn the_catalog_as_json_is_complete() {
     let listed = listed(&TestContext::new(), "");
     for (flavor, versions) in [
-        ("firecracker", &["4.19.215", "5.2.21", "5.10.77", "6.1", "6.12", "6.18"][..]),
-        ("cloud-hypervisor", &["5.12", "5.15.12", "6.2", "6.12.8", "6.16.9"]),
+        ("firecracker", &["4.19.215", "5.2.21", "5.10.77", "6.1", "6.6", "6.12", "6.18"][..]),
+        ("cloud-hypervisor", &["5.12", "5.15.12", "6.2", "6.6", "6.12.8", "6.16.9", "6.18"]),
     ] {
         for version in versions {
             let kernel = kernel(&listed, version, flavor);
             assert!(kernel["arch"].as_array().unwrap().iter().any(|arch| arch == "amd64"), "{kernel}");
             assert!(kernel["configs"]["amd64"].is_string() && kernel["end_of_life"].is_string(), "{kernel}");
         }
+    }
+    // The stable series have a config of their own, and no known end.
+    for (flavor, version) in [("firecracker", "7.2"), ("cloud-hypervisor", "7.3")] {
+        let kernel = kernel(&listed, version, flavor);
+        let config = format!("configs/{flavor}/linux-x86_64-{version}.config");
+        assert_eq!((&kernel["configs"]["amd64"], &kernel["end_of_life"]), (&json!(config), &Value::Null));
     }
     for (version, flavor, source) in [
         ("4.19.215", "firecracker", Value::Null),
@@ -137,11 +143,11 @@ fn every_kernel_of_the_catalog_can_be_planned() {
 fn user_catalog_entries_are_listed_with_their_note() {
     let context = TestContext::new();
     fs::create_dir(context.path("work/own")).unwrap();
-    let entry = "[[kernel]]\nversion = \"6.6.60\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \
+    let entry = "[[kernel]]\nversion = \"6.5.60\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \
                  \"untested\"\nsource = \"git+https://example.org/linux.git#mine\"\nnote = \"ours\"\n";
     fs::write(context.path("work/own/kernels.toml"), entry).unwrap();
     let table = context.run("list --configs own").ok().stdout;
-    let lines: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("6.6.60")).take(2).collect();
-    assert_eq!(lines[0], "6.6.60    amd64  untested   git+https…  -    6.1     -            full");
+    let lines: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("6.5.60")).take(2).collect();
+    assert_eq!(lines[0], "6.5.60    amd64  untested   git+https…  -    6.1     -            full");
     assert_eq!(lines[1], "          ours");
 }

@@ -47,7 +47,7 @@ fn plans_the_catalog_and_configs() {
     let text = [
         "list",
         "plan 6.1.7 --fc --arch amd64 --config mini.config",
-        "plan 6.6 --ch --arch arm64 --config mini.config --cross-compile x- --set KSM=y --combined-image",
+        "plan 6.5 --ch --arch arm64 --config mini.config --cross-compile x- --set KSM=y --combined-image",
         "plan 5.10.77 --fc --arch amd64 --source linux --config mini.config --patches patches --fragment some.config",
         "check mini.config --for firecracker --arch amd64 --kernel 6.1.7",
         "check a --for firecracker,docker --arch amd64 --kernel 6.1.7",
