@@ -9,6 +9,7 @@ use crate::host::Host;
 use crate::kconfig::requirements;
 use crate::kernel::{Arch, Flavor};
 use crate::oci::layout_reader::LayoutReader;
+use crate::ops::toolchain;
 use camino::Utf8Path;
 use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
@@ -27,6 +28,7 @@ fn add_to_arg(arg: clap::Arg) -> clap::Arg {
         (Some("VERSION"), _) => arg.add(ArgValueCandidates::new(versions)),
         (Some("NAME|FILE"), _) => arg.add(ArgValueCompleter::new(with_paths(fragments))),
         (Some("PROFILE"), _) => arg.add(ArgValueCandidates::new(profiles)),
+        (Some("SPEC"), _) => arg.add(ArgValueCompleter::new(with_paths(toolchains))),
         (Some("ARCH"), _) => arg.add(ArgValueCandidates::new(arches)),
         (_, "flavor") => arg.add(ArgValueCandidates::new(flavors)),
         (Some("LAYOUT" | "LAYOUT[:TAG]" | "IMAGE|RECEIPT"), _) if arg.get_possible_values().is_empty() => {
@@ -77,6 +79,17 @@ fn fragments() -> Vec<CompletionCandidate> {
 /// Returns the names of the requirement profiles.
 fn profiles() -> Vec<CompletionCandidate> {
     requirements::names(&library()).into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Returns this host's tools, and the toolchains in the cache.
+fn toolchains() -> Vec<CompletionCandidate> {
+    let host = candidate("host", "the tools of this host");
+    let cached = Host::read(None).ok().and_then(|host| {
+        let entries = host.cache_dir.as_ref()?.join("toolchains").read_dir_utf8().ok()?;
+        Some(entries.flatten().filter_map(|entry| toolchain::spec_of(entry.path())).collect::<Vec<_>>())
+    });
+    let cached = cached.into_iter().flatten().map(|spec| candidate(spec, "in the cache"));
+    std::iter::once(host).chain(cached).collect()
 }
 
 fn arches() -> Vec<CompletionCandidate> {

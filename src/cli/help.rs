@@ -18,7 +18,7 @@ const UNUSED_BY_PLAN: [&str; 9] = [
 ];
 
 /// The end of the help of commands below another one, by their name.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 16] = [
     (
         "config show",
         "  kcompile config show 6.1 --fc                  the .config of a build
@@ -75,6 +75,21 @@ const EXAMPLES: [(&str, &str); 13] = [
   kcompile ccache export oci:warm/ccache:6.1 --used-within 7d",
     ),
     ("ccache import", "  kcompile ccache import oci:warm/ccache:6.1"),
+    (
+        "toolchain make",
+        "  kcompile toolchain make debian:bookworm -o oci:toolchains/debian:bookworm
+  kcompile toolchain make debian:trixie --arch arm64 -o oci:toolchains/debian:trixie",
+    ),
+    (
+        "toolchain list",
+        "  kcompile toolchain list
+  kcompile toolchain list --json",
+    ),
+    (
+        "toolchain check",
+        "  kcompile toolchain check oci:toolchains/debian:bookworm
+  kcompile toolchain check kernel.org:gcc-14.2.0 --arch arm64",
+    ),
 ];
 
 /// Arranges the help of `command`, which is the whole command line.

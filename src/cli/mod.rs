@@ -33,6 +33,7 @@ use crate::cli::commands::inspect::InspectArgs;
 use crate::cli::commands::make::MakeCommandArgs;
 use crate::cli::commands::man::ManArgs;
 use crate::cli::commands::push::PushArgs;
+use crate::cli::commands::toolchain::ToolchainArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::{Channel, Flavor, VersionRequest};
@@ -44,7 +45,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, cve, diff, doctor, extract, fetch,
-    inspect, list, make, man, plan, push, verify,
+    inspect, list, make, man, plan, push, toolchain, verify,
 };
 use overview::{EXAMPLES, OVERVIEW};
 use std::io::Write as _;
@@ -124,6 +125,8 @@ pub enum Command {
     Cache(CacheArgs),
     /// Export the cache of ccache as an image, or import it
     Ccache(CcacheArgs),
+    /// Make, list and check toolchains, which build kernels
+    Toolchain(ToolchainArgs),
     /// Remove sources and builds from the cache
     Clean(CleanArgs),
     /// Print shell completions
@@ -151,6 +154,7 @@ impl Command {
             Command::Push(args) => args.progress.clone(),
             Command::Cache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
             Command::Ccache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
+            Command::Toolchain(args) => args.progress(),
             Command::List(_)
             | Command::Doctor(_)
             | Command::Check(_)
@@ -247,6 +251,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Push(args) => push::push(args, host, reporter),
         Command::Cache(args) => cache::cache(args, host, reporter),
         Command::Ccache(args) => ccache::ccache(args, host, reporter),
+        Command::Toolchain(args) => toolchain::toolchain(args, host, reporter),
         Command::Clean(args) => clean::clean(args, host, reporter),
         Command::Completions { shell } => completions::completions(*shell, COMPLETE),
         Command::Man(args) => man::man(args, command_line(), host),

@@ -13,7 +13,7 @@ Commands:
   build      build  plan  fetch  make  doctor
   configs    list  check  config  add
   images     inspect  extract  boot  verify  cve  diff  push
-  cache      cache  ccache  clean
+  cache      cache  ccache  toolchain  clean
   help       help  man  completions
 
 `kcompile -h` lists the options of a build, `kcompile help COMMAND` others.

@@ -5,13 +5,13 @@ use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{FILE, Project};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
-use crate::cli::args::{MakeArgs, Options, SourceArgs};
+use crate::cli::args::{KbuildArgs, MakeArgs, Options, SourceArgs};
 use crate::host::Host;
 use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
 use crate::kbuild::sandbox::SandboxMode;
 use crate::kconfig::explain::Renames;
-use crate::kernel::{Arch, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
+use crate::kernel::{Arch, CompilerFamily, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::ops::toolchain::Toolchain;
@@ -76,7 +76,7 @@ pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
 /// Returns the plan of the only kernel that `version` and `options` name.
 pub fn plan_for(version: &str, options: &Options, host: &Host, reporter: &Reporter) -> Result<Plan> {
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(options, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     crate::ops::fetch::plan(&one_request(version, options, &ctx)?, &ctx)
 }
@@ -87,23 +87,53 @@ pub fn plan_for(version: &str, options: &Options, host: &Host, reporter: &Report
 ///
 /// The toolchain cannot be used, or `--sandbox off` is given with it (exit code 2).
 pub fn host_with_tools(
-    make: &MakeArgs,
+    options: &Options,
     files: &CatalogFiles,
     host: &Host,
     reporter: &Reporter,
 ) -> Result<Host> {
-    let Some(spec) = toolchain(make, &files.library.project) else { return Ok(host.clone()) };
-    if *spec != ToolchainSpec::Host && make.kbuild.sandbox == SandboxMode::Off {
-        return Err(Error::usage(format!("--toolchain {spec}: its tools run in a sandbox only"))
-            .hint("remove --sandbox off"));
-    }
+    let (make, project) = (&options.make, &files.library.project);
+    let Some(spec) = toolchain(make, project) else { return Ok(host.clone()) };
+    check_toolchain_options(spec, &make.kbuild)?;
     let cache_dir = cache_dir(make.source.cache_dir.as_deref(), host)?;
     let root = files.library.project.dirs.as_ref().map(|dirs| &*dirs.root);
     let lock_path = lockfile::lock_file_path(root, &cache_dir, host.uid);
     let SourceArgs { update_lock, offline, .. } = make.source;
-    let toolchain = Toolchain { spec, cache_dir: &cache_dir, lock_path, update_lock, offline };
-    let tool_root = toolchain.open(host, reporter)?;
-    Ok(Host { tool_root, ..host.clone() })
+    let toolchain = Toolchain {
+        spec,
+        arches: arches(options, project, host)?,
+        cache_dir: &cache_dir,
+        lock_path,
+        update_lock,
+        offline,
+        mirrors: mirrors(&make.source, project, host)?,
+        stall: stall_timeout(&make.source),
+        jobs: jobs(make, host),
+        keyring: keyring(&make.source.keyring, host)?.for_compilers(),
+        catalog: &files.catalog,
+    };
+    toolchain.open(host, reporter)
+}
+
+/// Checks that no other option contradicts `--toolchain`.
+fn check_toolchain_options(spec: &ToolchainSpec, kbuild: &KbuildArgs) -> Result<()> {
+    let KbuildArgs { cc, llvm, cross_compile, sandbox, .. } = kbuild;
+    let compiler = match spec {
+        ToolchainSpec::Host => return Ok(()),
+        ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) if *sandbox == SandboxMode::Off => {
+            return Err(Error::usage(format!("--toolchain {spec}: its tools run in a sandbox only"))
+                .hint("remove --sandbox off"));
+        }
+        ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) => return Ok(()),
+        ToolchainSpec::KernelOrg(compiler) => compiler,
+    };
+    let is_gcc_as_llvm = *llvm && compiler.family == CompilerFamily::Gcc;
+    let given = [("--cc", cc.is_some()), ("--cross-compile", cross_compile.is_some()), ("--llvm", is_gcc_as_llvm)];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::usage(format!("--toolchain {spec} and {option} choose two compilers"))
+            .hint(format!("remove one of them, since --toolchain implies what {option} sets"))),
+    }
 }
 
 fn toolchain<'a>(make: &'a MakeArgs, project: &'a Project) -> Option<&'a ToolchainSpec> {
@@ -117,7 +147,7 @@ pub fn context<'a>(
     host: &'a Host,
     reporter: &'a Reporter,
 ) -> Result<Context<'a>> {
-    let Options { images, make: MakeArgs { jobs, kbuild, source, .. }, compile, .. } = options;
+    let Options { images, make: MakeArgs { kbuild, source, .. }, compile, .. } = options;
     let CatalogFiles { library, catalog } = files;
     let cache_dir = cache_dir(source.cache_dir.as_deref(), host)?;
     let keyring = keyring(&source.keyring, host)?;
@@ -129,7 +159,6 @@ pub fn context<'a>(
         let root = crate::ops::context::display_path(&dirs.root, host);
         reporter.note(&format!("{writers} can write to {root}; its files are trusted"));
     }
-    let chosen_jobs = jobs.jobs.or(host.user.jobs.map(u16::from));
     let output = images.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Context {
         host,
@@ -148,14 +177,23 @@ pub fn context<'a>(
         cache_dir,
         output: host.absolute(output),
         timings: compile.timings.clone(),
-        jobs: chosen_jobs.map_or(host.cpus, usize::from),
-        explicit_jobs: chosen_jobs.is_some(),
+        jobs: jobs(&options.make, host),
+        explicit_jobs: options.make.jobs.jobs.or(host.user.jobs.map(u16::from)).is_some(),
         offline: source.offline,
         sandbox: if host.tool_root.is_some() { SandboxMode::On } else { kbuild.sandbox },
-        stall: source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
+        stall: stall_timeout(source),
         command: host.args.clone(),
         absent_symbols: AbsentSymbols::of_run(1),
     })
+}
+
+/// Returns `--jobs`, or else the user's number, or else that of usable CPUs.
+fn jobs(make: &MakeArgs, host: &Host) -> usize {
+    make.jobs.jobs.or(host.user.jobs.map(u16::from)).map_or(host.cpus, usize::from)
+}
+
+fn stall_timeout(source: &SourceArgs) -> Duration {
+    source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into()))
 }
 
 /// Parsed keys take several times the memory of their files. kernel.org's keyring has 10 MB.
@@ -221,7 +259,7 @@ pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Re
             .hint("remove --launcher, or use --launcher ccache"));
     }
     let mut requests = Vec::new();
-    for arch in arches(options, ctx)? {
+    for arch in arches(options, &ctx.library.project, ctx.host)? {
         for text in versions {
             for version in resolve_version(text, arch, options, ctx)? {
                 requests.push(request(&version, arch, options, ctx)?);
@@ -232,12 +270,12 @@ pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Re
 }
 
 /// Returns `--arch`, or else the project's default, or else the host's architecture.
-fn arches(options: &Options, ctx: &Context<'_>) -> Result<Vec<Arch>> {
-    let given = [&options.target.arch, &ctx.library.project.defaults.arch];
+fn arches(options: &Options, project: &Project, host: &Host) -> Result<Vec<Arch>> {
+    let given = [&options.target.arch, &project.defaults.arch];
     if let Some(arches) = given.into_iter().find(|arches| !arches.is_empty()) {
         return Ok(arches.clone());
     }
-    let own = ctx.host.own_arch();
+    let own = host.own_arch();
     Ok(vec![own.map_err(|error| error.hint(format!("choose with --arch {}", Arch::choices())))?])
 }
 
@@ -260,7 +298,8 @@ fn resolve_version(
     ctx: &Context<'_>,
 ) -> Result<Vec<ResolvedVersion>> {
     if let Ok(channel) = text.parse() {
-        let version = crate::ops::fetch::resolve(channel, mirrors(options, ctx)?, ctx)?;
+        let mirrors = mirrors(&options.make.source, &ctx.library.project, ctx.host)?;
+        let version = crate::ops::fetch::resolve(channel, mirrors, ctx)?;
         // The version of a channel of kernel.org comes from there for every flavor.
         let (version, source) = (VersionRequest::Exact(version), Some(SourceSpec::KernelOrg));
         return Ok(vec![ResolvedVersion { version, source }]);
@@ -297,6 +336,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
     let version = catalog.resolve(resolved.version, flavor);
     // An entry for a series does not apply to one version of it, which may have its own branch.
     let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
+    let spec = toolchain(make, &ctx.library.project).cloned().unwrap_or_default();
     let source = target.source.clone().or(resolved.source.clone()).or_else(from_catalog);
     Ok(Request {
         version,
@@ -310,9 +350,9 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         overrides: config.overrides.with_project(&ctx.library.project)?,
         patches: make.catalog.patches.as_deref().map(|path| host.absolute(path)),
         toolchain: ToolchainChoice {
-            spec: toolchain(make, &ctx.library.project).cloned().unwrap_or_default(),
+            llvm: make.kbuild.llvm || is_llvm(&spec),
+            spec,
             cc: make.kbuild.cc.clone(),
-            llvm: make.kbuild.llvm,
             cross_compile: make.kbuild.cross_compile.clone(),
             launcher: launcher(options, ctx).map(str::to_owned),
         },
@@ -324,20 +364,24 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
             modules_layout: images.modules_layout,
             compression: images.compression,
         },
-        mirrors: mirrors(options, ctx)?.to_vec(),
+        mirrors: mirrors(&make.source, &ctx.library.project, host)?.to_vec(),
         configures: true,
         profiles: profiles(&options.require.require, flavor, ctx),
         source_date_epoch: host.source_date_epoch,
     })
 }
 
+fn is_llvm(spec: &ToolchainSpec) -> bool {
+    matches!(spec, ToolchainSpec::KernelOrg(compiler) if compiler.family == CompilerFamily::Llvm)
+}
+
 /// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors, or else the user's.
-fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String]> {
+fn mirrors<'a>(source: &'a SourceArgs, project: &'a Project, host: &'a Host) -> Result<&'a [String]> {
     let all = [
-        ("--mirror", &options.make.source.mirror),
-        ("KCOMPILE_MIRROR", &ctx.host.mirrors),
-        (FILE, &ctx.library.project.defaults.mirror),
-        ("mirror in config.toml", &ctx.host.user.mirror),
+        ("--mirror", &source.mirror),
+        ("KCOMPILE_MIRROR", &host.mirrors),
+        (FILE, &project.defaults.mirror),
+        ("mirror in config.toml", &host.user.mirror),
     ];
     let (origin, mirrors) = all.into_iter().find(|(_, mirrors)| !mirrors.is_empty()).unwrap_or(all[0]);
     match mirrors.iter().find_map(|mirror| mirror::mirror_error(mirror)) {

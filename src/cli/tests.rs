@@ -60,6 +60,7 @@ fn every_command_with_progress_obeys_it() {
         "cve x",
         "ccache export x:y",
         "ccache import x:y",
+        "toolchain make debian:sid -o x:y",
         "cache export x:y",
         "cache import x:y",
     ] {

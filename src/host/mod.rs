@@ -1,6 +1,7 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
 pub mod bubblewrap;
+mod compiler_dir;
 mod env;
 pub mod packages;
 pub mod process;
@@ -9,6 +10,7 @@ pub mod tls;
 mod tool_root;
 pub mod user_config;
 
+pub use compiler_dir::CompilerDir;
 pub use env::full_env;
 pub use tool_root::{ToolRoot, bind_directories};
 
@@ -77,6 +79,8 @@ pub struct Host {
     pub user: UserConfig,
     /// `--toolchain`: where the build's tools come from, if not from this host.
     pub tool_root: Option<ToolRoot>,
+    /// `--toolchain kernel.org:…`: a compiler for each architecture.
+    pub compilers: Vec<CompilerDir>,
 }
 
 /// The fields of `/etc/os-release` that choose a package manager.
@@ -153,6 +157,7 @@ impl Host {
             user,
             cwd,
             tool_root: None,
+            compilers: Vec::new(),
         })
     }
 

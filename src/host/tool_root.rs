@@ -20,6 +20,8 @@ const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr
 /// An unpacked root file system with the tools of a build.
 #[derive(Clone, Debug)]
 pub struct ToolRoot {
+    /// The toolchain, such as `oci:tools:1`.
+    pub name: String,
     /// Its directory on this machine.
     pub path: Utf8PathBuf,
     /// The image ID, the digest of its config.
@@ -37,12 +39,12 @@ impl ToolRoot {
     /// # Errors
     ///
     /// The root has no shell, or this host has no bubblewrap or does not allow its namespaces (exit code 4).
-    pub fn new(path: Utf8PathBuf, digest: Sha256, host: &Host) -> Result<ToolRoot> {
+    pub fn new(name: String, path: Utf8PathBuf, digest: Sha256, host: &Host) -> Result<ToolRoot> {
         let mut env = host.child_env.clone();
         env.insert("PATH".to_owned(), PATH.join(":"));
         env.insert("HOME".to_owned(), "/tmp".to_owned());
         env.remove("TMPDIR");
-        let root = ToolRoot { path, digest, os: OsRelease::default(), sandbox: Vec::new(), env };
+        let root = ToolRoot { name, path, digest, os: OsRelease::default(), sandbox: Vec::new(), env };
         if let Some(missing) = ["sh", "true"].into_iter().find(|name| root.find_program(name).is_none()) {
             return Err(Error::host(format!("the toolchain lacks {missing}"))
                 .hint("an image for --toolchain is a root file system with a shell, make, a compiler, …"));
@@ -96,7 +98,7 @@ impl ToolRoot {
     /// # Errors
     ///
     /// bubblewrap cannot be started (exit code 4).
-    pub fn output(&self, program: &str, args: &[&str]) -> Result<Output> {
+    fn output(&self, program: &str, args: &[&str]) -> Result<Output> {
         let mut argv = self.sandbox.iter().cloned();
         let bwrap = argv.next().expect("a command has a program");
         let args = argv.chain([program.to_owned()]).chain(args.iter().map(|arg| (*arg).to_owned()));
@@ -149,14 +151,37 @@ impl Host {
         }
     }
 
+    /// Runs a program of the toolchain, without input.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started (exit code 4).
+    pub fn tool_output(&self, program: &str, args: &[&str]) -> Result<Output> {
+        if let Some(root) = &self.tool_root {
+            return root.output(program, args);
+        }
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let command =
+            CommandLine { program: program.to_owned(), args, env: self.child_env.clone(), cwd: self.cwd.clone() };
+        process::output(&command)
+    }
+
+    /// Returns the name of `--toolchain`, or `None` for the tools of this host.
+    pub fn toolchain_name(&self) -> Option<&str> {
+        let compiler = || self.compilers.first().map(|compiler| compiler.name.as_str());
+        self.tool_root.as_ref().map(|root| root.name.as_str()).or_else(compiler)
+    }
+
     /// Returns what a program of the toolchain prints, or `None` if it fails.
     ///
     /// # Errors
     ///
     /// It cannot be started (exit code 4).
     pub fn capture_tool(&self, program: &str, args: &[&str]) -> Result<Option<String>> {
-        let Some(root) = &self.tool_root else { return process::capture(program, args, &self.child_env) };
-        let output = root.output(program, args)?;
+        if self.tool_root.is_none() {
+            return process::capture(program, args, &self.child_env);
+        }
+        let output = self.tool_output(program, args)?;
         let stdout = || String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(output.status.success().then(stdout))
     }

@@ -59,5 +59,5 @@ pub use flavor::{Bus, ElfForm, Flavor, FlavorSpec};
 pub use range::VersionRange;
 pub use source_digest::{CommitId, SourceDigest};
 pub use source_spec::{SOURCE_FORMS, SourceSpec, source_package};
-pub use toolchain_spec::ToolchainSpec;
+pub use toolchain_spec::{CompilerFamily, KernelOrgCompiler, ToolchainSpec};
 pub use version::{Channel, KernelVersion, VersionRequest};

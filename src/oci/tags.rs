@@ -4,7 +4,7 @@
 
 use super::blob::{check_blobs, check_descriptor, read_blob};
 use super::layout_reader::{LayoutReader, is_attestation};
-use super::read::{open_image, read_index, tag_of};
+use super::read::{open_image, read_index, split_reference, tag_of};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
@@ -55,6 +55,34 @@ impl TaggedKind {
 pub fn is_registry_tag(tag: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(fits)
+}
+
+/// The place of an image to write.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage<'a> {
+    /// The directory of the layout's directory.
+    pub output: &'a Utf8Path,
+    /// The name of the layout's directory.
+    pub layout: &'a str,
+    pub tag: &'a str,
+}
+
+impl<'a> NewImage<'a> {
+    /// Parses `DIR:TAG`.
+    ///
+    /// # Errors
+    ///
+    /// It has no valid tag, or is the root directory (exit code 2). The hint has `example`.
+    pub fn parse(reference: &'a Utf8Path, example: &str) -> Result<NewImage<'a>> {
+        let (path, tag) = split_reference(reference.as_str());
+        let tag = tag.filter(|tag| is_registry_tag(tag)).ok_or_else(|| {
+            Error::usage(format!("{reference} has no valid tag")).hint(format!("append a tag, as in {example}"))
+        })?;
+        let (Some(output), Some(layout)) = (path.parent(), path.file_name()) else {
+            return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));
+        };
+        Ok(NewImage { output, layout, tag })
+    }
 }
 
 /// Returns the tags of a layout, in the order of its index. Descriptors without a tag are left out.

@@ -95,13 +95,17 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
         for path in list_dir(&cache.root.join("git"))? {
             items.push(item("git repository", &path, &git_lock(&path), 1));
         }
-        for path in list_dir(&cache.root.join("toolchains"))? {
-            items.push(item("toolchain", &path, &toolchain::lock_name(&path), 1));
-        }
+        items.extend(toolchains(cache)?);
     }
     items.retain(|item| options.older_than.is_none_or(|limit| item.idle_time >= limit));
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
     Ok(items)
+}
+
+/// Returns the unpacked toolchains.
+pub fn toolchains(cache: &Cache) -> Result<Vec<CleanItem>> {
+    let paths = list_dir(&cache.root.join("toolchains"))?;
+    Ok(paths.iter().map(|path| item("toolchain", path, &toolchain::lock_name(path), 1)).collect())
 }
 
 /// Removes an entry, unless another run uses it. Returns whether it was removed.

@@ -46,12 +46,13 @@ pub fn digest_programs(
     host: &Host,
     mut hash: impl FnMut(&Utf8Path) -> Result<Sha256>,
 ) -> Result<BTreeMap<String, Sha256>> {
+    let is_unknown = |file: &Utf8Path| !is_distribution_file(file) && !host.is_pinned(file);
     let mut programs = BTreeMap::new();
     for (tool, command) in commands {
         let argv = shlex::split(command).unwrap_or_default();
         // Any word may name the wrapper, as in `ccache gcc` and `env X=1 gcc`.
         let files =
-            argv.iter().filter_map(|word| host.find_program(word)).filter(|file| !is_distribution_file(file));
+            argv.iter().filter_map(|word| host.find_program(word)).filter(|file| is_unknown(file));
         let digests = files.map(|file| hash(&file)).collect::<Result<Vec<_>>>()?;
         match &digests[..] {
             [] => continue,
@@ -59,7 +60,7 @@ pub fn digest_programs(
             several => programs.insert(tool.clone(), Sha256::of(format!("{several:?}"))),
         };
         if tool == "cc"
-            && let Some(cc1) = find_cc1(&argv, host)?.filter(|cc1| !is_distribution_file(cc1))
+            && let Some(cc1) = find_cc1(&argv, host)?.filter(|cc1| is_unknown(cc1))
         {
             programs.insert("cc1".to_owned(), hash(&cc1)?);
         }

@@ -3,11 +3,12 @@
 use crate::host::bubblewrap;
 use crate::host::packages::{Dependency, Diagnosis, diagnose, git};
 use crate::host::process;
-use crate::host::{Host, ToolRoot};
+use crate::host::Host;
 use crate::kernel::Arch;
 use crate::plan::{Plan, SourceLocation};
 use crate::util::error::{Error, Result};
 use crate::util::text::sanitize_line;
+use std::collections::BTreeSet;
 
 /// Checks for everything that `plan` needs on this host.
 ///
@@ -26,8 +27,8 @@ pub fn examine(plan: &Plan, host: &Host) -> Result<Diagnosis> {
             return Err(Error::host(format!("`{command} --version` fails, so it is not a compiler"))
                 .hint("choose another compiler with --cc"));
         }
-        if let Some(root) = host.tool_root.as_ref().filter(|_| is_there) {
-            check_compiler(command, root)?;
+        if let Some(toolchain) = host.toolchain_name().filter(|_| is_there) {
+            check_compiler(command, toolchain, host)?;
         }
     }
     Ok(diagnosis)
@@ -38,23 +39,23 @@ fn variable<'a>(plan: &'a Plan, key: &str) -> &'a str {
     plan.toolchain.variables.get(key).map_or("gcc", String::as_str)
 }
 
-/// Checks that a compiler of `root` works.
+/// Checks that a compiler of `--toolchain` works.
 ///
 /// # Errors
 ///
 /// It cannot compile an empty file (exit code 4).
-fn check_compiler(compiler: &str, root: &ToolRoot) -> Result<()> {
+fn check_compiler(compiler: &str, toolchain: &str, host: &Host) -> Result<()> {
     let argv = shlex::split(compiler).unwrap_or_default();
     let Some((program, args)) = argv.split_first() else { return Ok(()) };
     let args = args.iter().map(String::as_str).chain(["-c", "-x", "c", "/dev/null", "-o", "/dev/null"]);
-    let output = root.output(program, &args.collect::<Vec<_>>())?;
+    let output = host.tool_output(program, &args.collect::<Vec<_>>())?;
     if output.status.success() {
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     let why = sanitize_line(stderr.lines().next().unwrap_or("it printed no error"));
-    Err(Error::host(format!("the compiler {compiler} of the toolchain cannot compile: {why}"))
-        .hint("choose another image with --toolchain"))
+    Err(Error::host(format!("--toolchain {toolchain}: the compiler {compiler} cannot compile: {why}"))
+        .hint("choose another toolchain"))
 }
 
 /// Returns the programs of the toolchain.
@@ -109,7 +110,31 @@ fn programs(command: &str) -> Vec<String> {
 fn build_tools(plan: &Plan) -> Vec<Dependency> {
     let mut dependencies = vec![Dependency::program("make", "runs the kernel's build", ["make"; 5])];
     dependencies.extend(toolchain(plan));
-    dependencies.extend([
+    let settings = crate::plan::requested_settings(plan);
+    let is_on = |symbol: &str| settings.get(symbol).is_some_and(|settings| settings.value == "y");
+    dependencies.extend(common_tools(&CommonTools {
+        depmod: crate::kbuild::wants_modules(plan),
+        openssl: is_on("MODULE_SIG") || is_on("SYSTEM_TRUSTED_KEYRING"),
+        pahole: is_on("DEBUG_INFO_BTF"),
+    }));
+    if let Some(launcher) = &plan.toolchain.launcher {
+        let program = launcher.split_whitespace().next().unwrap_or_default();
+        let launcher = Dependency::program(program, "runs the compiler", [""; 5]);
+        dependencies.push(launcher.given_by("--launcher"));
+    }
+    dependencies
+}
+
+/// Which tools of some configs a build needs.
+struct CommonTools {
+    depmod: bool,
+    openssl: bool,
+    pahole: bool,
+}
+
+/// Returns what make needs besides the compiler and binutils.
+fn common_tools(needed: &CommonTools) -> Vec<Dependency> {
+    let mut dependencies = Vec::from([
         Dependency::program("flex", "generates the kernel's Kconfig parser", ["flex"; 5]),
         Dependency::program("bison", "generates the kernel's Kconfig parser", ["bison"; 5]),
         Dependency::program("bc", "computes a header of the kernel", ["bc"; 5]),
@@ -130,27 +155,33 @@ fn build_tools(plan: &Plan) -> Vec<Dependency> {
             ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
         ),
     ]);
-    if crate::kbuild::wants_modules(plan) {
+    if needed.depmod {
         dependencies.push(Dependency::program("depmod", "indexes the modules", ["kmod"; 5]));
     }
-    let settings = crate::plan::requested_settings(plan);
-    let on = |symbol: &str| settings.get(symbol).is_some_and(|settings| settings.value == "y");
-    if on("MODULE_SIG") || on("SYSTEM_TRUSTED_KEYRING") {
+    if needed.openssl {
         let why = "signs modules and embeds certificates";
         let packages = ["libssl-dev", "openssl-devel", "openssl", "openssl-dev", "libopenssl-devel"];
         dependencies.push(Dependency::header("openssl/opensslv.h", why, packages));
         dependencies.push(Dependency::program("openssl", why, ["openssl"; 5]));
     }
-    if on("DEBUG_INFO_BTF") {
+    if needed.pahole {
         let packages = ["pahole", "dwarves", "pahole", "pahole", "dwarves"];
         dependencies.push(Dependency::program("pahole", "writes BTF", packages));
     }
-    if let Some(launcher) = &plan.toolchain.launcher {
-        let program = launcher.split_whitespace().next().unwrap_or_default();
-        let launcher = Dependency::program(program, "runs the compiler", [""; 5]);
-        dependencies.push(launcher.given_by("--launcher"));
-    }
     dependencies
+}
+
+/// Packages of a toolchain that no plan requires: what the kernel's Makefiles call if it is there, the programs
+/// that compress a kernel or its initramfs, and ccache for `--launcher ccache`.
+const OPTIONAL_PACKAGES: [&str; 6] = ["ccache", "cpio", "lz4", "pkg-config", "xz-utils", "zstd"];
+
+/// Returns the Debian packages with everything that a build of any kernel needs. The compiler is for `own`, with
+/// cross compilers for the other `arches`.
+pub fn debian_packages(own: Arch, arches: &[Arch]) -> BTreeSet<&'static str> {
+    let everything = CommonTools { depmod: true, openssl: true, pahole: true };
+    let common = common_tools(&everything).into_iter().map(|tool| tool.packages[0]);
+    let foreign = arches.iter().filter(|arch| **arch != own).map(|arch| arch.spec().cross_packages[0]);
+    common.chain(foreign).chain(["binutils", "gcc", "make"]).chain(OPTIONAL_PACKAGES).collect()
 }
 
 fn dependencies(plan: &Plan) -> Vec<Dependency> {
@@ -164,4 +195,22 @@ fn dependencies(plan: &Plan) -> Vec<Dependency> {
     }
     dependencies.push(bubblewrap::dependency());
     dependencies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toolchain_has_all_packages_that_scripts_install() {
+        let scripts = include_str!("../../scripts/packages");
+        let packages = debian_packages(Arch::Amd64, &[Arch::Amd64, Arch::Arm64]);
+        for variable in ["kcompile_packages=", "kernel_packages="] {
+            let line = scripts.lines().find_map(|line| line.strip_prefix(variable)).unwrap();
+            for package in line.trim_matches('"').split(' ').filter(|package| *package != "bubblewrap") {
+                assert!(packages.contains(package), "{package} is not in {packages:?}");
+            }
+        }
+        assert!(packages.contains("gcc-aarch64-linux-gnu") && !packages.contains("gcc-x86-64-linux-gnu"));
+    }
 }

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::host::process::Interruptible;
 use crate::kernel::{SOURCE_FORMS, SourceSpec, source_package};
 use crate::plan::request::{Override, Request};
-use crate::plan::{Inputs, LocalSource, Text, Toolchain};
+use crate::plan::{Inputs, LocalSource, PinnedCompiler, Text, Toolchain};
 use crate::source;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -199,7 +199,9 @@ fn identify_toolchain(
 ) -> Result<(Toolchain, Option<String>)> {
     let choice = &request.toolchain;
     let mut variables = BTreeMap::new();
-    let cross = choice.cross_compile.clone().or_else(|| {
+    let pinned = host.compiler_for(request.arch);
+    let prefix = pinned.map(|compiler| compiler.prefix.clone());
+    let cross = prefix.or_else(|| choice.cross_compile.clone()).or_else(|| {
         let foreign = host.arch.is_some_and(|arch| arch != request.arch);
         (foreign && !choice.llvm).then(|| format!("{}-", request.arch.spec().triple))
     });
@@ -210,7 +212,10 @@ fn identify_toolchain(
         (format!("{prefix}gcc"), format!("{prefix}ld"))
     };
     let cc = choice.cc.clone().unwrap_or(default_cc);
-    let host_cc = if choice.llvm {
+    // The compilers of kernel.org have no C library, so they cannot compile programs for this host.
+    let host_cc = if pinned.is_some() {
+        "gcc"
+    } else if choice.llvm {
         "clang"
     } else if host.arch == Some(request.arch) && prefix.is_empty() {
         &cc
@@ -251,7 +256,10 @@ fn identify_toolchain(
             _ => digest_file(file, Links::Follow),
         })?
     };
-    Ok((Toolchain { root, variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
+    let compiler =
+        pinned.map(|compiler| PinnedCompiler { name: compiler.name.clone(), sha256: compiler.sha256 });
+    let launcher = choice.launcher.clone();
+    Ok((Toolchain { root, compiler, variables, identity, programs, launcher }, ldd))
 }
 
 /// Returns the version that each command prints. All commands run in parallel.

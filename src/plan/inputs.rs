@@ -67,12 +67,24 @@ impl LocalSource {
     }
 }
 
+/// A compiler of kernel.org.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PinnedCompiler {
+    /// Such as `kernel.org:gcc-14.2.0`.
+    pub name: String,
+    /// The digest of its archive.
+    pub sha256: Sha256,
+}
+
 /// What compiles the kernel.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Toolchain {
     /// The ID of the image of `--toolchain`, whose tools these are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<Sha256>,
+    /// The compiler of kernel.org that `--toolchain` names. The other tools are the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<PinnedCompiler>,
     /// The make variables that choose it: `CC`, `LLVM`, `CROSS_COMPILE`, …
     pub variables: BTreeMap<String, String>,
     /// The first line of each tool's `--version`. Missing tools are not in it.
@@ -121,7 +133,9 @@ impl Toolchain {
             }
         };
         let root = self.root.map(|root| format!("toolchain: sha256:{root}"));
-        root.into_iter().chain(names.into_iter().map(describe)).collect()
+        let compiler = self.compiler.as_ref();
+        let compiler = compiler.map(|compiler| format!("toolchain: {} (sha256:{})", compiler.name, compiler.sha256));
+        root.into_iter().chain(compiler).chain(names.into_iter().map(describe)).collect()
     }
 
     /// Describes the tools in one line.

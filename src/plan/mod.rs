@@ -13,7 +13,7 @@ pub mod request;
 mod source;
 
 pub use base_config::{BaseConfig, config_name};
-pub use inputs::{Inputs, LocalSource, Text, Toolchain, with_compiler_names};
+pub use inputs::{Inputs, LocalSource, PinnedCompiler, Text, Toolchain, with_compiler_names};
 pub use source::{
     Check, DEFAULT_BRANCH, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
     VerificationStep, pin, release_url,

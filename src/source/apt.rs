@@ -1,7 +1,7 @@
 //! The distribution's kernel source package. The host's apt downloads and verifies it, and the tarball in its
 //! .deb is unpacked without unpacking the .deb.
 
-use super::archive::decompress;
+use super::archive::{HardLinks, decompress};
 use super::archive_store::{self, Proofs, StoredArchive, Unknown};
 use super::context::{FetchContext, check_digest};
 use super::directory::check_tree;
@@ -312,6 +312,7 @@ fn unpack_inner_tarball(
                     total: Some(total),
                     expected: None,
                     signature: None,
+                    hard_links: HardLinks::Refuse,
                     threads,
                     copy: None,
                 };

@@ -113,6 +113,15 @@ fn skip_padding(reader: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
+/// What a hard link in a tar is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HardLinks {
+    /// An error, since kernel sources have none.
+    Refuse,
+    /// Another name of an earlier file.
+    Accept,
+}
+
 /// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns the tree, which
 /// the caller finishes, and the modification time of the top Makefile, or 0.
 ///
@@ -122,6 +131,7 @@ pub(super) fn unpack_tar(
     name: &str,
     tar: &mut dyn Read,
     tree: &Utf8Path,
+    hard_links: HardLinks,
     progress: impl Fn(&str),
 ) -> Result<(TreeWriter, u64)> {
     let read = Cell::new(0);
@@ -159,6 +169,13 @@ pub(super) fn unpack_tar(
         } else if kind.is_symlink() {
             let target = link.or_else(|| entry.link_name_bytes().map(Into::into)).unwrap_or_default();
             writer.link(inside, &text(target, &writer)?)?;
+        } else if kind.is_hard_link() && hard_links == HardLinks::Accept {
+            let target = link.or_else(|| entry.link_name_bytes().map(Into::into)).unwrap_or_default();
+            let target = text(target, &writer)?;
+            let Some(earlier) = below_top(&target, EntryType::Regular, &mut top) else {
+                return Err(not_below_top(&target, top.as_deref(), &writer));
+            };
+            writer.hard_link(inside, earlier)?;
         } else {
             return Err(writer.refuse(&path, &format!("of type {kind:?}")));
         }

@@ -1,6 +1,6 @@
 //! Fuzz targets that unpack arbitrary bytes in a temporary directory.
 
-use super::archive::{decompress, unpack_tar};
+use super::archive::{HardLinks, decompress, unpack_tar};
 use super::bundle::import as import_bundle;
 use super::context::FetchContext;
 use crate::cache::Cache;
@@ -23,9 +23,9 @@ const DECOMPRESSED: u64 = 1 << 20;
 /// Unpacks `bytes` as a compressed archive, and as a bare tar.
 pub fn archive(bytes: &[u8]) {
     inside(&["bare", "compressed"], |dir| {
-        let _ = unpack_tar("x", &mut &bytes[..], &dir.join("bare"), |_| {});
+        let _ = unpack_tar("x", &mut &bytes[..], &dir.join("bare"), HardLinks::Refuse, |_| {});
         if let Ok(reader) = decompress("x", bytes, 2) {
-            let _ = unpack_tar("x", &mut reader.take(DECOMPRESSED), &dir.join("compressed"), |_| {});
+            let _ = unpack_tar("x", &mut reader.take(DECOMPRESSED), &dir.join("compressed"), HardLinks::Refuse, |_| {});
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Writes the tree of a git commit with `git archive`.
 
-use super::archive::unpack_tar;
+use super::archive::{HardLinks, unpack_tar};
 use super::context::FetchContext;
 use super::directory::check_tree;
 use super::git_program::Git;
@@ -52,7 +52,7 @@ pub(super) fn write(
                     });
                 };
                 let mut tar = Interruptible(BufReader::with_capacity(1 << 20, tar));
-                let unpacked = unpack_tar(name, &mut tar, path, progress)?;
+                let unpacked = unpack_tar(name, &mut tar, path, HardLinks::Refuse, progress)?;
                 // git succeeds only if all its output is read, also what follows the end of the tar.
                 io::copy(&mut tar, &mut io::sink()).context(Kind::Fetch, || format!("cannot read {name}"))?;
                 Ok(unpacked)

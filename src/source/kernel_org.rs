@@ -90,7 +90,7 @@ pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'
 }
 
 /// Tries one mirror after the other, while they fail with exit code 3.
-fn try_mirrors<T>(
+pub(super) fn try_mirrors<T>(
     mirrors: &[String],
     ctx: &FetchContext<'_>,
     mut attempt: impl FnMut(&str) -> Result<T>,
@@ -244,7 +244,7 @@ fn remove_unauthenticated(tree: &Tree, version: KernelVersion, ctx: &FetchContex
 
 /// Opens the file for a partial download. The next run finds it by its name, unless the archive has no
 /// digest, or another user of this cache has started the download.
-fn open_partial(
+pub(super) fn open_partial(
     expected: Option<Sha256>,
     url: &str,
     scratch: &Utf8Path,

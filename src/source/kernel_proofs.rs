@@ -10,9 +10,9 @@ use crate::util::error::Result;
 use crate::util::openpgp::ClearSigned;
 
 /// A list of checksums is about 2 MB.
-const MAX_LIST: u64 = 16 << 20;
+pub(super) const MAX_LIST: u64 = 16 << 20;
 /// A signature is about 1 kB.
-const MAX_SIGNATURE: u64 = 64 << 10;
+pub(super) const MAX_SIGNATURE: u64 = 64 << 10;
 
 /// Fetches the signature and the checksum of a release.
 pub(super) fn fetch_proofs(

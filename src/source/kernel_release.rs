@@ -1,5 +1,6 @@
 //! One release of kernel.org: the checks before its download, and the verification of its archive.
 
+use super::archive::HardLinks;
 use super::archive_store::{self, ChecksumList, Proofs, StoredArchive, Unknown};
 use super::context::FetchContext;
 use super::directory::check_tree;
@@ -103,6 +104,7 @@ impl Release {
             total,
             expected: self.expected(),
             signature: signature.as_ref(),
+            hard_links: HardLinks::Refuse,
             threads: ctx.jobs,
             copy,
         };
@@ -135,6 +137,7 @@ impl Release {
             total: Some(bytes),
             expected: Some(zstd),
             signature: signature.as_ref(),
+            hard_links: HardLinks::Refuse,
             threads: ctx.jobs,
             copy: None,
         };

@@ -23,6 +23,7 @@ mod kernel_org;
 mod kernel_proofs;
 mod kernel_release;
 mod patched_tree;
+mod prebuilt;
 mod probe;
 #[cfg(test)]
 mod proptests;
@@ -43,6 +44,7 @@ pub use context::FetchContext;
 pub use directory::{check_unmodified, reject_inside_source, tree_version};
 pub use git_data::{DataLimits, DataRepository, cached_data, fetch_data, local_data};
 pub use patched_tree::patched;
+pub use prebuilt::{PrebuiltArchive, fetch as fetch_prebuilt};
 pub use probe::answers;
 pub use tree::{BUILD_DIR_PREFIX, Tree};
 pub use tree_manifest::stat as tree_stat;

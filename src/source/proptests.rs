@@ -1,6 +1,6 @@
 //! Properties of the unpacker, tested with many random archives.
 
-use super::archive::unpack_tar;
+use super::archive::{HardLinks, unpack_tar};
 use camino::{Utf8Path, Utf8PathBuf};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ fn place() -> (tempfile::TempDir, Utf8PathBuf) {
 }
 
 fn unpack(archive: &[u8], dir: &Utf8Path) -> crate::util::error::Result<()> {
-    unpack_tar("x.tar", &mut &archive[..], &dir.join("in/linux"), |_| {}).map(|_| ())
+    unpack_tar("x.tar", &mut &archive[..], &dir.join("in/linux"), HardLinks::Refuse, |_| {}).map(|_| ())
 }
 
 /// Checks that nothing outside of the tree was created or changed. In the tree, others can write no file, no
@@ -186,7 +186,7 @@ proptest! {
         let (_, list) = tar(&["--list", "--file=-", "--quoting-style=literal"], &bytes);
         let listed: BTreeSet<String> = String::from_utf8(list).unwrap().lines()
             .map(|line| line.trim_end_matches('/').to_owned()).collect();
-        unpack_tar("x.tar", &mut &bytes[..], &path.join("in/linux"), |_| {}).unwrap().0.finish().unwrap();
+        unpack_tar("x.tar", &mut &bytes[..], &path.join("in/linux"), HardLinks::Refuse, |_| {}).unwrap().0.finish().unwrap();
         let unpacked: BTreeSet<String> = WalkDir::new(path.join("in/linux")).into_iter().map(|entry| {
             let entry = entry.unwrap();
             let inside = entry.path().strip_prefix(path.join("in/linux")).unwrap().to_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 //! decompress it, unpack it and check its signature, with bounded buffers in between. This takes as
 //! long as the slowest part.
 
-use super::archive::{XZ_MEMORY, decompress, unpack_tar};
+use super::archive::{HardLinks, XZ_MEMORY, decompress, unpack_tar};
 use super::context::check_digest;
 use super::tree_manifest::TreeManifest;
 use super::tree_writer::TreeWriter;
@@ -42,6 +42,7 @@ pub(super) struct Stream<'a, R> {
     pub expected: Option<Sha256>,
     /// A signature over the uncompressed archive.
     pub signature: Option<&'a PendingSignature<'a>>,
+    pub hard_links: HardLinks,
     /// The number of threads that may decompress an archive with several blocks.
     pub threads: usize,
     /// Where to write a copy that unpacks in a tenth of the time.
@@ -101,7 +102,7 @@ struct Results {
 }
 
 fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGuard<'_>) -> Result<Results> {
-    let Stream { name, reader, total, signature, threads, copy, .. } = stream;
+    let Stream { name, reader, total, signature, hard_links, threads, copy, .. } = stream;
     let item = Mutex::new(String::new());
     let consumed = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -126,7 +127,7 @@ fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGua
             let mut tar = tar_out;
             let progress =
                 |path: &str| path.clone_into(&mut item.lock().unwrap_or_else(PoisonError::into_inner));
-            let (writer, date) = unpack_tar(name, &mut tar, tree, progress)?;
+            let (writer, date) = unpack_tar(name, &mut tar, tree, hard_links, progress)?;
             let _ = written.send(writer);
             Ok(date)
         })?;

@@ -1,5 +1,6 @@
 //! A tarball on this machine, with an optional signature file beside it.
 
+use super::archive::HardLinks;
 use super::context::FetchContext;
 use super::directory::check_tree;
 use super::signature_file;
@@ -40,6 +41,7 @@ pub(super) fn fetch(
             total: Some(total),
             expected: Some(sha256),
             signature: signature.as_ref(),
+            hard_links: HardLinks::Refuse,
             threads: ctx.jobs,
             copy: None,
         };

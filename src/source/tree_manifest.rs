@@ -37,6 +37,11 @@ pub(super) struct FileHash {
 }
 
 impl FileHash {
+    /// Returns whether it is a regular file.
+    pub(super) fn is_file(self) -> bool {
+        self.kind != 'l'
+    }
+
     /// Hashes a link to `target`.
     pub(super) fn link(target: &str) -> FileHash {
         FileHash { hash: xxhash_rust::xxh3::xxh3_128(target.as_bytes()), kind: 'l' }

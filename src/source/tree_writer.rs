@@ -122,6 +122,21 @@ impl TreeWriter {
         Ok(())
     }
 
+    /// Gives an earlier file another name.
+    pub(super) fn hard_link(&mut self, path: &str, earlier: &str) -> Result<()> {
+        let new = self.new_entry(path)?;
+        let earlier = self.checked(earlier)?;
+        let hash = self.others.get(&earlier).copied().filter(|hash| hash.is_file());
+        let Some(hash) = hash else {
+            return Err(self.refuse(path, &format!("a hard link to `{earlier}`, which is not an earlier file")));
+        };
+        let full = self.root.join(&new);
+        fs::hard_link(self.root.join(&earlier), &full)
+            .context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        self.others.insert(new, hash);
+        Ok(())
+    }
+
     /// Finishes the tree. Its directories become read-only, except the top with the build directories.
     pub(super) fn finish(self) -> Result<TreeManifest> {
         for dir in &self.dirs {
@@ -229,6 +244,21 @@ mod tests {
         assert!(
             writer.file("a/b/link/x", 0o644, 0, &b""[..]).unwrap_err().to_string().contains("a path through")
         );
+    }
+
+    #[test]
+    fn hard_links_name_earlier_files_only() {
+        let (dir, mut writer) = writer();
+        writer.file("bin/gcc", 0o755, 2, &b"hi"[..]).unwrap();
+        writer.link("bin/cc", "gcc").unwrap();
+        writer.hard_link("bin/gcc-14", "bin/gcc").unwrap();
+        assert_eq!(fs::read(dir.path().join("linux/bin/gcc-14")).unwrap(), b"hi");
+        for earlier in ["bin/cc", "bin/none", "bin", "", "../x", "/etc/passwd", "bin/../../x"] {
+            let refused = writer.hard_link("bin/new", earlier).unwrap_err().to_string();
+            assert!(refused.contains("refused entry"), "{earlier}: {refused}");
+        }
+        assert!(writer.hard_link("bin/gcc", "bin/gcc-14").is_err(), "a second entry");
+        assert!(!dir.path().join("linux/bin/new").exists());
     }
 
     #[test]

@@ -18,6 +18,8 @@ use std::io::Read;
 
 /// The keys of kernel developers. `keys/README.md` has their sources.
 const KERNEL_ORG_KEYS: &str = include_str!("../../keys/kernel.org.asc");
+/// The keys of those who publish compilers on kernel.org. They sign no kernels.
+const COMPILER_KEYS: &str = include_str!("../../keys/compilers.asc");
 /// The hint for a file that has no keys.
 pub const KEYRING_HINT: &str = "`gpg --armor --export FINGERPRINT` writes such a file";
 /// The fingerprints that must be in that file. Other keys in it are not used.
@@ -28,6 +30,7 @@ const PINNED: [&str; 5] = [
     "AC2B29BD34A6AFDDB3F68F35E7BFC8EC95861109",
     "B8868C80BA62A1FFFAF5FDA9632D3A06589DA6B1",
 ];
+const PINNED_FOR_COMPILERS: [&str; 1] = ["2437CB76E544CB6AB3D9DFD399739260CB6CB716"];
 const ARMORED_KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const CLEAR_SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 
@@ -73,12 +76,27 @@ pub struct ClearSigned {
 impl Keyring {
     /// Returns the built-in keys of kernel developers.
     pub fn built_in() -> Keyring {
-        let mut keyring = Keyring { keys: Vec::new() };
-        keyring
-            .add("keys/kernel.org.asc", KERNEL_ORG_KEYS.as_bytes())
-            .expect("the built-in keys can be read");
-        keyring.keys.retain(|key| PINNED.contains(&fingerprint(key).as_str()));
-        keyring
+        Keyring { keys: Vec::new() }.with_built_in(KERNEL_ORG_KEYS, &PINNED)
+    }
+
+    /// Adds the built-in keys of those who publish compilers on kernel.org.
+    pub fn for_compilers(self) -> Keyring {
+        self.with_built_in(COMPILER_KEYS, &PINNED_FOR_COMPILERS)
+    }
+
+    fn with_built_in(mut self, text: &str, pinned: &[&str]) -> Keyring {
+        let mut built_in = Keyring { keys: Vec::new() };
+        built_in.add("a built-in file", text.as_bytes()).expect("the built-in keys can be read");
+        built_in.keys.retain(|key| pinned.contains(&fingerprint(key).as_str()));
+        built_in.keys.into_iter().for_each(|key| self.add_key(key));
+        self
+    }
+
+    fn add_key(&mut self, key: SignedPublicKey) {
+        match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
+            Some(known) => merge(known, key),
+            None => self.keys.push(key),
+        }
     }
 
     /// Adds every key in `bytes`, armored (one block or several) or binary. Copies of one key are merged, so
@@ -106,11 +124,7 @@ impl Keyring {
             return Err(refused());
         }
         for key in read {
-            let key = key.map_err(|_| refused())?;
-            match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
-                Some(known) => merge(known, key),
-                None => self.keys.push(key),
-            }
+            self.add_key(key.map_err(|_| refused())?);
         }
         Ok(())
     }

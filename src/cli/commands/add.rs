@@ -72,7 +72,7 @@ pub fn add(args: &AddArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode>
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     // Fails before the network is asked for the version of `latest`.
     files.library.project.user_dirs()?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(&options, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, ctx)?;
     let requested = new_kernel_requests(args, &options, &ctx)?;

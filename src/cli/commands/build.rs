@@ -24,7 +24,7 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     }
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(options, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     note_ignored_env(host, reporter);
     let ctx = import_bundle(options, ctx)?;

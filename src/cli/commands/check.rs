@@ -260,7 +260,7 @@ fn configured(
     reporter: &Reporter,
 ) -> Result<CheckedConfig> {
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(options, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     let request = one_request(&args.target, options, &ctx)?;
     let (plan, text) = config::final_config(&request, ConfigFormat::Full, &ctx)?;

@@ -33,7 +33,7 @@ const MAX_NAMED: usize = 12;
 pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = command.options();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, context(&options, &files, host, reporter)?)?;
     match &command.action {
         Action::Show(args) => show(args, &options, &ctx),

@@ -31,7 +31,7 @@ Examples:
 
 Exit codes: 0 ok, 2 usage error, 4 host lacks something that a build needs.";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
     /// Kernel versions to build
@@ -71,13 +71,32 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         let location = LocationArgs { cache_dir: args.cache_dir.clone() };
         return cache::check(&CheckArgs { json: args.json, location }, host, reporter);
     }
+    let shown = if args.versions.is_empty() { Shown::Overview } else { Shown::Dependencies };
+    check(args, shown, host, reporter)
+}
+
+/// Checks what a build needs, without the overview of the host.
+pub fn check_tools(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
+    check(args, Shown::Dependencies, host, reporter)
+}
+
+/// What doctor prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// An overview of the host.
+    Overview,
+    /// Everything that a build needs.
+    Dependencies,
+}
+
+fn check(args: &DoctorArgs, shown: Shown, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let files = CatalogFiles::read(None, host)?;
     let versions = versions(args, &files);
     // Dependencies are the same for all flavors, so any flavor serves if the version has several.
     let flavor = versions.first().and_then(|version| version.parse().ok());
     let flavor = flavor.and_then(|version| planning::flavor_of(version, &files.catalog).ok());
     let options = options(args, flavor.unwrap_or(Flavor::Firecracker));
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(&options, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
     let mut items: Vec<Value> = Vec::new();
@@ -87,7 +106,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &ctx)?;
         let mut diagnosis = doctor::examine(&plan, host)?;
         bubblewrap::check_sandbox(&mut diagnosis, host);
-        if args.versions.is_empty() && facts.is_empty() {
+        if shown == Shown::Overview && facts.is_empty() {
             let mirror = Some(&*mirror).filter(|_| !args.offline);
             let inputs = OverviewInputs { diagnosis: &diagnosis, cache_dir: &ctx.cache_dir, mirror };
             facts = overview(&inputs, host)?;
@@ -95,7 +114,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         if args.json {
             let item = Item { kernel: plan.version_text(), arch: plan.arch, diagnosis: &diagnosis };
             items.push(serde_json::to_value(item).expect("only string keys"));
-        } else if args.versions.is_empty() {
+        } else if shown == Shown::Overview {
             print_painted(&format!("{}{}", table(&facts), diagnosis.summary()), paint::first_word)?;
         } else {
             print_painted(&diagnosis.to_string(), paint::first_word)?;

@@ -53,7 +53,7 @@ impl MakeCommandArgs {
 pub fn make(args: &MakeCommandArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = args.options();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, context(&options, &files, host, reporter)?)?;
     let request = one_request(&args.version, &options, &ctx)?;
     let build_dir = ops::make::make(&request, &args.targets, &ctx)?;

@@ -22,4 +22,5 @@ pub mod make;
 pub mod man;
 pub mod plan;
 pub mod push;
+pub mod toolchain;
 pub mod verify;

@@ -29,7 +29,7 @@ Exit codes: 0 ok, 2 usage or plan error, 4 host lacks a compiler.";
 pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(options, &files, host, reporter)?;
     let ctx = context(options, &files, host, reporter)?;
     print_plans(&requests(&args.versions.versions, options, &ctx)?, &args.plan, &ctx)
 }

@@ -142,7 +142,7 @@ fn rebuild_by(
     // A launcher changes the speed of a build and not its output.
     options.compile.remove_launcher();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
-    let host = &host_with_tools(&options.make, &files, host, reporter)?;
+    let host = &host_with_tools(&options, &files, host, reporter)?;
     let ctx = context(&options, &files, host, reporter)?;
     // The first argument may be the name of another command, which is not a version.
     let requests = requests(&versions.versions, &options, &ctx)

@@ -8,8 +8,10 @@
 
 mod provenance;
 mod spdx;
+mod tool_packages;
 
 pub(super) use provenance::MEDIA_TYPE as PROVENANCE;
+pub use tool_packages::{attach as attach_packages, installed_packages};
 
 use crate::image::receipt::FinishedBuild;
 use crate::oci::{self, Artifact};

@@ -76,6 +76,7 @@ fn dependencies(build: &FinishedBuild<'_>) -> Vec<Value> {
         |name: &str, sha256: Sha256| json!({ "name": name, "digest": { "sha256": sha256.to_string() } });
     let mut all = vec![source_descriptor(source)];
     all.extend(plan.toolchain.root.map(|root| file("toolchain", root)));
+    all.extend(plan.toolchain.compiler.iter().map(|compiler| file(&compiler.name, compiler.sha256)));
     // The directory of a file on this machine is private.
     let name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     all.extend(plan.config.iter().map(|layer| file(&name(&layer.name), layer.sha256)));

@@ -18,8 +18,8 @@ const MADE_HERE: &str = "Organization: kcompile";
 /// The supplier of kernel.org's releases.
 const KERNEL_ORG_SUPPLIER: &str = "Organization: kernel.org";
 /// SPDX's value for what is unknown.
-const UNKNOWN: &str = "NOASSERTION";
-const DOCUMENT: &str = "SPDXRef-DOCUMENT";
+pub(super) const UNKNOWN: &str = "NOASSERTION";
+pub(super) const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const KERNEL: &str = "SPDXRef-Kernel";
 const SOURCE: &str = "SPDXRef-Source";
 const COMPILED: &str = "SPDXRef-CompiledFiles";
@@ -64,26 +64,42 @@ pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
         relationships.push(related(KERNEL, "GENERATED_FROM", COMPILED));
         files.extend(compiled.files.iter().enumerate().map(|(index, file)| self::file(index, file)));
     }
+    let epoch = plan.source_date_epoch.unwrap_or_default();
+    let comment = "the date is that of the source, so that the same build gives the same document";
+    let mut document = frame(name, epoch, comment, Contents { packages, relationships, files: &files });
+    if !files.is_empty() {
+        document["files"] = files.into();
+    }
+    document
+}
+
+/// The elements of a document.
+pub(super) struct Contents<'a> {
+    pub packages: Vec<Value>,
+    pub relationships: Vec<Value>,
+    /// The caller adds them to the document.
+    pub files: &'a [Value],
+}
+
+/// Returns a document without files. `comment` is about its date, `epoch`.
+pub(super) fn frame(name: &str, epoch: u64, comment: &str, contents: Contents<'_>) -> Value {
+    let Contents { packages, relationships, files } = contents;
     // Each document must have its own namespace.
     let about = json!([packages, relationships, files]).to_string();
-    let mut document = json!({
+    json!({
         "spdxVersion": "SPDX-2.3",
         "SPDXID": DOCUMENT,
         "dataLicense": "CC0-1.0",
         "name": name,
         "documentNamespace": format!("https://kcompile.github.io/spdx/{name}-{}", Sha256::of(about)),
         "creationInfo": {
-            "created": crate::util::time::rfc3339(plan.source_date_epoch.unwrap_or_default()),
+            "created": crate::util::time::rfc3339(epoch),
             "creators": [concat!("Tool: kcompile-", env!("CARGO_PKG_VERSION"))],
-            "comment": "the date is that of the source, so that the same build gives the same document",
+            "comment": comment,
         },
         "packages": packages,
         "relationships": relationships,
-    });
-    if !files.is_empty() {
-        document["files"] = files.into();
-    }
-    document
+    })
 }
 
 /// Returns the package of the files that were compiled. SPDX requires a code over their SHA-1 digests.
@@ -179,7 +195,7 @@ fn image(id: &str, image: &PackedImage, build: &FinishedBuild<'_>) -> Value {
 }
 
 /// Returns the required fields of a package.
-fn package(id: &str, name: &str, location: &str) -> Value {
+pub(super) fn package(id: &str, name: &str, location: &str) -> Value {
     json!({
         "SPDXID": id,
         "name": name,
@@ -214,15 +230,15 @@ fn cpe(build: &FinishedBuild<'_>) -> Value {
     reference("SECURITY", "cpe23Type", &locator)
 }
 
-fn reference(category: &str, kind: &str, locator: &str) -> Value {
+pub(super) fn reference(category: &str, kind: &str, locator: &str) -> Value {
     json!({ "referenceCategory": category, "referenceType": kind, "referenceLocator": locator })
 }
 
-fn sha256(digest: Sha256) -> Value {
+pub(super) fn sha256(digest: Sha256) -> Value {
     json!([{ "algorithm": "SHA256", "checksumValue": digest.to_string() }])
 }
 
-fn related(from: &str, how: &str, to: &str) -> Value {
+pub(super) fn related(from: &str, how: &str, to: &str) -> Value {
     json!({ "spdxElementId": from, "relationshipType": how, "relatedSpdxElement": to })
 }
 

@@ -202,7 +202,7 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
         ToolchainSpec::Oci(reference) => {
             add("--toolchain", ToolchainSpec::Oci(path(reference).into()).to_string());
         }
-        ToolchainSpec::Registry(reference) => add("--toolchain", reference.clone()),
+        ToolchainSpec::Registry(_) | ToolchainSpec::KernelOrg(_) => add("--toolchain", spec.to_string()),
     }
     let tools = [("--cc", cc), ("--cross-compile", cross_compile), ("--launcher", launcher)];
     for (option, value) in tools {

@@ -117,6 +117,7 @@ pub(super) fn arguments(
         Some(root) => arguments.0.extend(root.bind_arguments()),
         None => arguments.bind_system(),
     }
+    host.compilers.iter().for_each(|compiler| arguments.bind_read_only(&compiler.path));
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
     if host.tool_root.is_none() {
         let home = host.child_env.get("HOME").map(Utf8Path::new);

@@ -7,7 +7,8 @@ use crate::image::remote::{self, Pulled};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Reference, locate, split_reference};
-use crate::oci::{Encoder, ImageSpec, WrittenImage, tags};
+use crate::oci::tags::{self, NewImage};
+use crate::oci::{Encoder, ImageSpec, WrittenImage};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::text::{format_size, is_registry_reference, pluralize};
@@ -136,13 +137,7 @@ pub fn write_layout(
     host: &Host,
     reporter: &Reporter,
 ) -> Result<WrittenImage> {
-    let (path, tag) = split_reference(reference.as_str());
-    let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
-        Error::usage(format!("{reference} has no valid tag")).hint("append a tag, as in oci:warm/ccache:6.1")
-    })?;
-    let (Some(output), Some(layout)) = (path.parent(), path.file_name()) else {
-        return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));
-    };
+    let NewImage { output, layout, tag } = NewImage::parse(reference, "oci:warm/ccache:6.1")?;
     let annotations = BTreeMap::from([
         (TITLE.to_owned(), "ccache".to_owned()),
         (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile ccache import".to_owned()),
