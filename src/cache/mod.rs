@@ -9,7 +9,8 @@
 //! releases/<server>.json               kernel.org's list of releases, as old as the file
 //! kcompile.lock                        digests of sources at their first use, unless the user's configs have it
 //! git/<url>/                           bare repositories, fetched to depth 1
-//! toolchains/<digest>/{root,state}     the root file system of an image, read-only, and a digest of its metadata
+//! toolchains/<digest>/{root,state,spec} the files of a toolchain, read-only, a digest of their metadata, and how
+//!                                      the last run named it
 //! cve/<data>.json                      the CVE records of a commit in a form that is fast to read, and when each
 //!                                      repository was fetched
 //! builds/<source>/                     build directories of user directories and of other users' trees

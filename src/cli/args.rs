@@ -150,10 +150,11 @@ pub struct JobsArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct KbuildArgs {
-    /// Image with the tools of the build
+    /// Where the tools of the build come from
     ///
     /// The compiler and all other tools come from a root file system instead of this host: oci:DIR[:TAG] or
-    /// docker://REFERENCE. `host` stands for this host's own tools.
+    /// docker://REFERENCE. `kernel.org:gcc-14.2.0` and `kernel.org:llvm-21.1.0` are compilers of kernel.org, beside
+    /// this host's other tools. `host` stands for this host's own tools.
     #[arg(long, value_name = "SPEC")]
     pub toolchain: Option<ToolchainSpec>,
     /// C compiler [default: gcc]

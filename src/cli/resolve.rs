@@ -128,11 +128,14 @@ fn check_toolchain_options(spec: &ToolchainSpec, kbuild: &KbuildArgs) -> Result<
         ToolchainSpec::KernelOrg(compiler) => compiler,
     };
     let is_gcc_as_llvm = *llvm && compiler.family == CompilerFamily::Gcc;
-    let given = [("--cc", cc.is_some()), ("--cross-compile", cross_compile.is_some()), ("--llvm", is_gcc_as_llvm)];
+    let given =
+        [("--cc", cc.is_some()), ("--cross-compile", cross_compile.is_some()), ("--llvm", is_gcc_as_llvm)];
     match given.into_iter().find(|(_, is_given)| *is_given) {
         None => Ok(()),
-        Some((option, _)) => Err(Error::usage(format!("--toolchain {spec} and {option} choose two compilers"))
-            .hint(format!("remove one of them, since --toolchain implies what {option} sets"))),
+        Some((option, _)) => {
+            Err(Error::usage(format!("--toolchain {spec} and {option} choose two compilers"))
+                .hint(format!("remove one of them, since --toolchain implies what {option} sets")))
+        }
     }
 }
 

@@ -161,8 +161,12 @@ impl Host {
             return root.output(program, args);
         }
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let command =
-            CommandLine { program: program.to_owned(), args, env: self.child_env.clone(), cwd: self.cwd.clone() };
+        let command = CommandLine {
+            program: program.to_owned(),
+            args,
+            env: self.child_env.clone(),
+            cwd: self.cwd.clone(),
+        };
         process::output(&command)
     }
 

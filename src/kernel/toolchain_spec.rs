@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The forms of a toolchain, for messages.
-const FORMS: &str = "host, oci:DIR[:TAG], docker://REFERENCE, kernel.org:gcc-VERSION or kernel.org:llvm-VERSION";
+const FORMS: &str =
+    "host, oci:DIR[:TAG], docker://REFERENCE, kernel.org:gcc-VERSION or kernel.org:llvm-VERSION";
 /// Compilers have versions such as `14.2.0` and `21.1.0-rc3`.
 const MAX_VERSION: usize = 20;
 
@@ -158,7 +159,13 @@ mod tests {
             archive("kernel.org:llvm-21.1.0", Arch::Arm64, Arch::Amd64),
             "pub/tools/llvm/files/llvm-21.1.0-aarch64.tar.xz"
         );
-        for spec in ["kernel.org:gcc-../../x", "kernel.org:gcc", "kernel.org:tcc-1", "kernel.org:gcc-1/2", "kernel.org:"] {
+        for spec in [
+            "kernel.org:gcc-../../x",
+            "kernel.org:gcc",
+            "kernel.org:tcc-1",
+            "kernel.org:gcc-1/2",
+            "kernel.org:",
+        ] {
             assert!(spec.parse::<ToolchainSpec>().is_err(), "{spec}");
         }
     }

@@ -76,7 +76,8 @@ impl<'a> NewImage<'a> {
     pub fn parse(reference: &'a Utf8Path, example: &str) -> Result<NewImage<'a>> {
         let (path, tag) = split_reference(reference.as_str());
         let tag = tag.filter(|tag| is_registry_tag(tag)).ok_or_else(|| {
-            Error::usage(format!("{reference} has no valid tag")).hint(format!("append a tag, as in {example}"))
+            Error::usage(format!("{reference} has no valid tag"))
+                .hint(format!("append a tag, as in {example}"))
         })?;
         let (Some(output), Some(layout)) = (path.parent(), path.file_name()) else {
             return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));

@@ -51,8 +51,7 @@ pub fn digest_programs(
     for (tool, command) in commands {
         let argv = shlex::split(command).unwrap_or_default();
         // Any word may name the wrapper, as in `ccache gcc` and `env X=1 gcc`.
-        let files =
-            argv.iter().filter_map(|word| host.find_program(word)).filter(|file| is_unknown(file));
+        let files = argv.iter().filter_map(|word| host.find_program(word)).filter(|file| is_unknown(file));
         let digests = files.map(|file| hash(&file)).collect::<Result<Vec<_>>>()?;
         match &digests[..] {
             [] => continue,

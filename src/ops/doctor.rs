@@ -1,9 +1,9 @@
 //! The programs and headers that a plan needs, and whether the host has them.
 
+use crate::host::Host;
 use crate::host::bubblewrap;
 use crate::host::packages::{Dependency, Diagnosis, diagnose, git};
 use crate::host::process;
-use crate::host::Host;
 use crate::kernel::Arch;
 use crate::plan::{Plan, SourceLocation};
 use crate::util::error::{Error, Result};

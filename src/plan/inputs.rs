@@ -134,7 +134,8 @@ impl Toolchain {
         };
         let root = self.root.map(|root| format!("toolchain: sha256:{root}"));
         let compiler = self.compiler.as_ref();
-        let compiler = compiler.map(|compiler| format!("toolchain: {} (sha256:{})", compiler.name, compiler.sha256));
+        let compiler =
+            compiler.map(|compiler| format!("toolchain: {} (sha256:{})", compiler.name, compiler.sha256));
         root.into_iter().chain(compiler).chain(names.into_iter().map(describe)).collect()
     }
 

@@ -25,7 +25,13 @@ pub fn archive(bytes: &[u8]) {
     inside(&["bare", "compressed"], |dir| {
         let _ = unpack_tar("x", &mut &bytes[..], &dir.join("bare"), HardLinks::Refuse, |_| {});
         if let Ok(reader) = decompress("x", bytes, 2) {
-            let _ = unpack_tar("x", &mut reader.take(DECOMPRESSED), &dir.join("compressed"), HardLinks::Refuse, |_| {});
+            let _ = unpack_tar(
+                "x",
+                &mut reader.take(DECOMPRESSED),
+                &dir.join("compressed"),
+                HardLinks::Refuse,
+                |_| {},
+            );
         }
     });
 }

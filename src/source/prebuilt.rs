@@ -7,10 +7,10 @@
 
 use super::archive::HardLinks;
 use super::context::FetchContext;
+use super::download::ResumePolicy;
 use super::http::Http;
 use super::kernel_org::{open_partial, try_mirrors};
 use super::kernel_proofs::{MAX_LIST, MAX_SIGNATURE};
-use super::download::ResumePolicy;
 use super::stream::{Stream, Unpacked, unpack};
 use crate::catalog::lockfile::Locked;
 use crate::plan::KERNEL_ORG;
@@ -59,7 +59,8 @@ pub fn fetch(archive: &PrebuiltArchive<'_>, dir: &Utf8Path, ctx: &FetchContext<'
 fn fetch_proof(url: &str, locked: Option<&Locked>, http: &Http<'_>, ctx: &FetchContext<'_>) -> Result<Proof> {
     let name = file_name(url);
     let list = http.text(&format!("{}sha256sums.asc", url.trim_end_matches(name)), MAX_LIST)?;
-    let list = list.map(|text| ctx.keyring.clear_signed("sha256sums.asc", &text, ctx.host.now)).transpose()?;
+    let list =
+        list.map(|text| ctx.keyring.clear_signed("sha256sums.asc", &text, ctx.host.now)).transpose()?;
     let listed = list.filter(|list| list.signer.is_some()).and_then(|list| listed(&list.text, name));
     let pinned = locked.filter(|locked| !locked.unverified).and_then(|locked| locked.digest.sha256());
     if let (Some(listed), Some(pinned)) = (listed, pinned)
@@ -143,7 +144,10 @@ mod tests {
     #[test]
     fn a_list_has_the_digest_of_exactly_this_file() {
         let digest = "a".repeat(64);
-        let list = format!("{digest}  x.tar.xz.old\nbad  x.tar.xz\n{digest}  x.tar.xz\n{}  y.tar.xz\n", "b".repeat(64));
+        let list = format!(
+            "{digest}  x.tar.xz.old\nbad  x.tar.xz\n{digest}  x.tar.xz\n{}  y.tar.xz\n",
+            "b".repeat(64)
+        );
         assert_eq!(listed(&list, "x.tar.xz").unwrap().to_string(), digest);
         assert_eq!(listed(&list, "x.tar"), None);
     }

@@ -128,7 +128,9 @@ impl TreeWriter {
         let earlier = self.checked(earlier)?;
         let hash = self.others.get(&earlier).copied().filter(|hash| hash.is_file());
         let Some(hash) = hash else {
-            return Err(self.refuse(path, &format!("a hard link to `{earlier}`, which is not an earlier file")));
+            return Err(
+                self.refuse(path, &format!("a hard link to `{earlier}`, which is not an earlier file"))
+            );
         };
         let full = self.root.join(&new);
         fs::hard_link(self.root.join(&earlier), &full)

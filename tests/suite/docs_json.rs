@@ -8,7 +8,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/json.md"
 /// What follows this line is generated.
 const MARKER: &str = "<!-- Generated from the files in schemas/. -->\n";
 /// The sections, in the order in which a new user meets the commands.
-const SECTIONS: [&str; 26] = [
+const SECTIONS: [&str; 27] = [
     "error",
     "event",
     "build",
@@ -33,6 +33,7 @@ const SECTIONS: [&str; 26] = [
     "cache-size",
     "cache-ls",
     "cache-check",
+    "toolchain-list",
     "receipt",
     "timings",
 ];

@@ -19,6 +19,7 @@ mod build {
     mod golden_builds;
     mod incremental;
     mod inputs;
+    mod kernel_org_compiler;
     mod launchers;
     mod multi_kernel;
     mod pages;
@@ -60,6 +61,7 @@ mod commands {
     mod push_tags;
     mod snapshots;
     mod terminal;
+    mod toolchain;
     mod unknown_symbols;
     mod user_config;
     mod verify;

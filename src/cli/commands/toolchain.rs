@@ -1,9 +1,9 @@
 //! `kcompile toolchain`: makes, lists and checks toolchains.
 
 use crate::cache::Cache;
+use crate::cli::args::ProgressArgs;
 use crate::cli::commands::doctor::{self, DoctorArgs};
 use crate::cli::output::{line, print, render_items};
-use crate::cli::args::ProgressArgs;
 use crate::cli::resolve::cache_dir;
 use crate::host::Host;
 use crate::kernel::{Arch, ToolchainSpec};
@@ -137,8 +137,12 @@ fn make(args: &MakeArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
     let reference = args.output.strip_prefix("oci:").unwrap_or(&args.output);
     let reference = host.absolute(Utf8Path::new(reference));
-    let new =
-        NewToolchain { suite: &args.suite, arches: &args.arch, mirrors: &args.package_mirrors, reference: &reference };
+    let new = NewToolchain {
+        suite: &args.suite,
+        arches: &args.arch,
+        mirrors: &args.package_mirrors,
+        reference: &reference,
+    };
     let image = toolchain::make(&new, &cache, host, reporter)?;
     print(&line(&image.layout, &image.tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)

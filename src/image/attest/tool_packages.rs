@@ -68,7 +68,8 @@ fn document(image: &WrittenImage, suite: &str, packages: &[DebianPackage], epoch
         package["versionInfo"] = json!(version);
         package["sourceInfo"] = json!(format!("built from the source package {source}"));
         let version = encode(version);
-        let purl = format!("pkg:deb/{distribution}/{}@{version}?arch={architecture}&distro={release}", encode(name));
+        let purl =
+            format!("pkg:deb/{distribution}/{}@{version}?arch={architecture}&distro={release}", encode(name));
         package["externalRefs"] = json!([reference("PACKAGE-MANAGER", "purl", &purl)]);
         all.push(package);
         relationships.push(related(TOOLCHAIN, "CONTAINS", &id));

@@ -53,7 +53,8 @@ fn open_archive(
     // Others wait while one run downloads the archive.
     let _fetching = cache.lock(&format!("compiler-{}", Sha256::of(&origin).short()), reporter)?;
     let locked = toolchain.locked(&origin)?;
-    if let Some(sha256) = locked.as_ref().filter(|locked| !locked.unverified).and_then(|locked| locked.digest.sha256())
+    if let Some(sha256) =
+        locked.as_ref().filter(|locked| !locked.unverified).and_then(|locked| locked.digest.sha256())
     {
         let entry = entry_of(cache, sha256);
         let _lock = cache.lock(&lock_name(&entry), reporter)?;

@@ -60,10 +60,8 @@ pub(super) fn open_remote(
     let scratch = cache.scratch()?;
     let layout = scratch.path.join("layout");
     if remote::pull(reference, &layout, host)? == Pulled::Nothing {
-        return Err(Error::fetch("the registry has no such image").hint(format!(
-            "see the tags of its repository: skopeo list-tags {}",
-            repository(reference)
-        )));
+        return Err(Error::fetch("the registry has no such image")
+            .hint(format!("see the tags of its repository: skopeo list-tags {}", repository(reference))));
     }
     let unpacked = unpack(&layout, None, cache, host, reporter)?;
     let id = unpacked.id;

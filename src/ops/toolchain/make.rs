@@ -102,11 +102,15 @@ impl FromStr for Suite {
         });
         let is_release = |release: &str| {
             release.starts_with(|first: char| first.is_ascii_lowercase())
-                && release.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-')
+                && release
+                    .chars()
+                    .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-')
         };
         match parts.filter(|(_, release)| is_release(release)) {
             Some((distribution, release)) => Ok(Suite { distribution, release: release.to_owned() }),
-            None => Err(format!("`{text}` is not a release; expected one such as debian:bookworm or ubuntu:noble")),
+            None => Err(format!(
+                "`{text}` is not a release; expected one such as debian:bookworm or ubuntu:noble"
+            )),
         }
     }
 }
@@ -192,7 +196,11 @@ fn bootstrap(new: &NewToolchain<'_>, tar: &Utf8Path, host: &Host) -> Result<()> 
     // apt's errors come before mmdebstrap's own, which says only that apt failed.
     let is_error = |line: &&str| line.starts_with("E: ") || line.starts_with("Err:");
     let errors: Vec<&str> = stderr.lines().filter(is_error).take(2).collect();
-    let why = if errors.is_empty() { stderr.lines().last().unwrap_or("it printed no error").to_owned() } else { errors.join("; ") };
+    let why = if errors.is_empty() {
+        stderr.lines().last().unwrap_or("it printed no error").to_owned()
+    } else {
+        errors.join("; ")
+    };
     Err(Error::fetch(format!("mmdebstrap cannot make {}: {}", new.suite, sanitize_line(&why)))
         .hint("choose another archive of packages with --mirror URL"))
 }
@@ -209,9 +217,10 @@ fn host_mirror(suite: &Suite, host: &Host) -> Result<Option<String>> {
 /// Unpacks what is packed later.
 fn unpack(tar: &Utf8Path, root: &Utf8Path, host: &Host) -> Result<()> {
     fs::create_dir(root).context(Kind::Build, || format!("cannot create {root}"))?;
-    let mut args: Vec<String> = ["--extract", "--no-same-owner", "--no-same-permissions", "--file", tar.as_str()]
-        .map(str::to_owned)
-        .into();
+    let mut args: Vec<String> =
+        ["--extract", "--no-same-owner", "--no-same-permissions", "--file", tar.as_str()]
+            .map(str::to_owned)
+            .into();
     args.extend(["--directory".to_owned(), root.to_string()]);
     // Only root can create devices.
     args.push("--exclude=./dev/*".to_owned());
@@ -222,7 +231,10 @@ fn unpack(tar: &Utf8Path, root: &Utf8Path, host: &Host) -> Result<()> {
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Error::build(format!("cannot unpack {tar}: {}", sanitize_line(stderr.lines().next().unwrap_or_default()))))
+    Err(Error::build(format!(
+        "cannot unpack {tar}: {}",
+        sanitize_line(stderr.lines().next().unwrap_or_default())
+    )))
 }
 
 /// Returns the entries of the image.
@@ -288,10 +300,28 @@ mod tests {
 
     #[test]
     fn only_tools_and_the_list_of_packages_are_packed() {
-        for path in ["usr/bin/gcc", "var", "var/lib", "var/lib/dpkg", STATUS, "tmp", "etc/passwd", "etc/group", "lib64"] {
+        for path in [
+            "usr/bin/gcc",
+            "var",
+            "var/lib",
+            "var/lib/dpkg",
+            STATUS,
+            "tmp",
+            "etc/passwd",
+            "etc/group",
+            "lib64",
+        ] {
             assert!(is_packed(path), "{path}");
         }
-        for path in ["var/log", "var/lib/dpkg/status-old", "var/lib/dpkg/info", "tmp/x", "etc/passwd-", "etc/apt/sources.list", "usr/share/doc"] {
+        for path in [
+            "var/log",
+            "var/lib/dpkg/status-old",
+            "var/lib/dpkg/info",
+            "tmp/x",
+            "etc/passwd-",
+            "etc/apt/sources.list",
+            "usr/share/doc",
+        ] {
             assert!(!is_packed(path), "{path}");
         }
     }

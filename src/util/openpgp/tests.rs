@@ -11,6 +11,15 @@ fn the_pinned_keys_are_built_in() {
 }
 
 #[test]
+fn keys_for_compilers_sign_no_kernels() {
+    let keyring = Keyring::built_in();
+    for key in PINNED_FOR_COMPILERS {
+        assert!(!keyring.is_trusted(key, 1_750_000_000));
+        assert!(keyring.clone().for_compilers().is_trusted(key, 1_750_000_000));
+    }
+}
+
+#[test]
 fn other_bytes_than_keys_and_signatures_are_refused() {
     let mut keyring = Keyring::built_in();
     for bytes in [&b""[..], b"hello", &[0x99, 0xff, 0xff, 1, 2, 3], ARMORED_KEY.as_bytes()] {

@@ -1,9 +1,11 @@
 //! `--toolchain`: builds with the tools of a root file system.
 
 use crate::support::context::{RunResult, TestContext, has_tool, sha256, write_script};
+use crate::support::downloads::send_part;
 use crate::support::fixtures::{Item, layer, named, put_image_for, put_index};
 use crate::support::registry;
-use crate::support::toolchain::{host_arch, write_toolchain};
+use crate::support::servers::respond;
+use crate::support::toolchain::{host_arch, tools_layer, write_toolchain};
 use std::fs;
 use std::process::Command;
 
@@ -84,7 +86,9 @@ fn unusable_toolchains_are_refused_before_the_build() {
     refused(
         2,
         "--toolchain tools",
-        &["`tools` is not a toolchain; expected host, oci:DIR[:TAG] or docker://REFERENCE"],
+        &[
+            "`tools` is not a toolchain; expected host, oci:DIR[:TAG], docker://REFERENCE, kernel.org:gcc-VERSION or",
+        ],
     );
     refused(2, "--toolchain oci:tools --sandbox off", &["its tools run in a sandbox only"]);
     refused(4, "--toolchain oci:tools:1", &["the toolchain lacks sh"]);
@@ -111,6 +115,26 @@ fn unusable_toolchains_are_refused_before_the_build() {
 }
 
 #[test]
+fn a_compiler_that_cannot_compile_is_named_before_the_build() {
+    if !has_tool("bwrap") {
+        return;
+    }
+    let context = TestContext::new();
+    let layout = context.path("work/tools");
+    let broken = "#!/bin/sh\ncase \"$*\" in --version) echo 'gcc 12';; *) echo 'cc1: no such program' >&2; exit 1;; esac\n";
+    let script = layer(&[
+        ("usr", Item::Dir),
+        ("usr/bin", Item::Dir),
+        ("usr/bin/gcc", Item::Program(broken.as_bytes())),
+    ]);
+    let image = put_image_for(&layout, &[tools_layer(&context), script], host_arch());
+    put_index(&layout, &[named(image, "1")]);
+    build(&context, "--toolchain oci:tools:1")
+        .failed(4, &["--toolchain oci:tools:1: the compiler gcc cannot compile: cc1: no such program"]);
+    assert!(!context.path("work/out").exists());
+}
+
+#[test]
 fn a_toolchain_of_a_registry_is_pinned() {
     if !has_tool("bwrap") || !has_tool("skopeo") {
         return;
@@ -118,16 +142,27 @@ fn a_toolchain_of_a_registry_is_pinned() {
     let context = TestContext::new();
     let layout = write_toolchain(&context);
     context.tree("6.1.7", "work/linux");
-    let registry = registry::misbehaving(|request, _| request.path.contains("/dead/"));
+    let registry = registry::misbehaving(|request, stream| {
+        let is_layer = request.method == "GET" && request.path.contains("/blobs/");
+        if is_layer && request.path.contains("/cut/") {
+            send_part(stream, &[0; 1 << 20], 1 << 10);
+        } else if is_layer && request.path.contains("/forged/") {
+            respond(stream, "200 OK", &[], b"other bytes");
+        } else {
+            return request.path.contains("/dead/");
+        }
+        true
+    });
     let host = registry.host().to_owned();
     registry.allow(&context);
-    let push = |tag: &str| {
-        let (from, to) = (format!("oci:{layout}:{tag}"), format!("docker://{host}/tools:1"));
+    let push_to = |tag: &str, repository: &str| {
+        let (from, to) = (format!("oci:{layout}:{tag}"), format!("docker://{host}/{repository}:1"));
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", &from, &to]);
         let output = skopeo.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
+    let push = |tag: &str| push_to(tag, "tools");
     push("1");
     let plan = |options: &str| {
         context.run(&format!("plan 6.1.7 --fc --source linux --config mini.config --json {options}"))
@@ -156,6 +191,16 @@ fn a_toolchain_of_a_registry_is_pinned() {
 
     plan(&format!("--toolchain docker://{host}/none:1"))
         .failed(3, &["none:1: the registry has no such image", "list-tags"]);
+    for repository in ["cut/tools", "forged/tools"] {
+        push_to("2", repository);
+        let before = context.names("cache/toolchains");
+        plan(&format!("--toolchain docker://{host}/{repository}:1")).failed(
+            3,
+            &[&format!("--toolchain docker://{host}/{repository}:1: skopeo cannot copy the image")],
+        );
+        assert_eq!(context.names("cache/toolchains"), before);
+        assert!(context.names("cache/tmp").is_empty());
+    }
     plan(&format!("--toolchain docker://{host}/dead/tools:1")).failed(3, &["skopeo cannot copy the image: "]);
     plan("--toolchain docker://-x").failed(2, &["is not a toolchain"]);
 }

@@ -53,6 +53,7 @@ fn every_command_prints_an_object_with_its_schema() {
         "cache size --json",
         "cache ls --json",
         "cache check --json",
+        "toolchain list --json",
         "cache prune --dry-run --json",
         "clean --json",
     ] {

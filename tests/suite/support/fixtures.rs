@@ -87,6 +87,7 @@ pub(crate) fn replace(tar: &mut [u8], old: &[u8], new: &[u8]) {
 pub(crate) enum Item<'a> {
     Dir,
     File(&'a [u8]),
+    Program(&'a [u8]),
     SymLink(&'a str),
     HardLink(&'a str),
     /// An empty entry of this type.
@@ -98,11 +99,11 @@ pub(crate) fn layer(items: &[(&str, Item<'_>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, item) in items {
         let mut header = tar::Header::new_gnu();
-        header.set_mode(if matches!(item, Item::Dir) { 0o755 } else { 0o644 });
+        header.set_mode(if matches!(item, Item::Dir | Item::Program(_)) { 0o755 } else { 0o644 });
         header.set_size(0);
         let (kind, link, bytes) = match item {
             Item::Dir => (tar::EntryType::Directory, None, &b""[..]),
-            Item::File(bytes) => (tar::EntryType::Regular, None, *bytes),
+            Item::File(bytes) | Item::Program(bytes) => (tar::EntryType::Regular, None, *bytes),
             Item::SymLink(to) => (tar::EntryType::Symlink, Some(to), &b""[..]),
             Item::HardLink(to) => (tar::EntryType::Link, Some(to), &b""[..]),
             Item::Other(kind) => (*kind, None, &b""[..]),

@@ -29,12 +29,17 @@ sort -u list libraries | tar --create --dereference --files-from=- 2>/dev/null
 
 /// Writes the layout `work/tools` with the tag `1`, and returns its path.
 pub(crate) fn write_toolchain(context: &TestContext) -> Utf8PathBuf {
-    let output = Command::new("sh").args(["-c", TAR]).current_dir(context.path("work")).output().unwrap();
-    assert!(output.stdout.len() > 10 << 20, "{}", String::from_utf8_lossy(&output.stderr));
     let layout = context.path("work/tools");
-    let image = put_image_for(&layout, &[output.stdout], host_arch());
+    let image = put_image_for(&layout, &[tools_layer(context)], host_arch());
     put_index(&layout, &[named(image, "1")]);
     layout
+}
+
+/// Returns a layer with the tools.
+pub(crate) fn tools_layer(context: &TestContext) -> Vec<u8> {
+    let output = Command::new("sh").args(["-c", TAR]).current_dir(context.path("work")).output().unwrap();
+    assert!(output.stdout.len() > 10 << 20, "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// Returns the name of this machine's architecture in images.
