@@ -16,6 +16,7 @@ mod paint;
 mod progress_args;
 mod resolve;
 mod target;
+mod toolchain_choice;
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, GlobalArgs, ProgressArgs};

@@ -5,13 +5,14 @@ use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{FILE, Project};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
-use crate::cli::args::{KbuildArgs, MakeArgs, Options, SourceArgs};
+use crate::cli::args::{MakeArgs, Options, SourceArgs};
+use crate::cli::toolchain_choice;
 use crate::host::Host;
 use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
 use crate::kbuild::sandbox::SandboxMode;
 use crate::kconfig::explain::Renames;
-use crate::kernel::{Arch, CompilerFamily, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::ops::toolchain::Toolchain;
@@ -93,8 +94,8 @@ pub fn host_with_tools(
     reporter: &Reporter,
 ) -> Result<Host> {
     let (make, project) = (&options.make, &files.library.project);
-    let Some(spec) = toolchain(make, project) else { return Ok(host.clone()) };
-    check_toolchain_options(spec, &make.kbuild)?;
+    let Some(spec) = toolchain_choice::find(make, project) else { return Ok(host.clone()) };
+    toolchain_choice::check_options(spec, &make.kbuild)?;
     let cache_dir = cache_dir(make.source.cache_dir.as_deref(), host)?;
     let root = files.library.project.dirs.as_ref().map(|dirs| &*dirs.root);
     let lock_path = lockfile::lock_file_path(root, &cache_dir, host.uid);
@@ -113,34 +114,6 @@ pub fn host_with_tools(
         catalog: &files.catalog,
     };
     toolchain.open(host, reporter)
-}
-
-/// Checks that no other option contradicts `--toolchain`.
-fn check_toolchain_options(spec: &ToolchainSpec, kbuild: &KbuildArgs) -> Result<()> {
-    let KbuildArgs { cc, llvm, cross_compile, sandbox, .. } = kbuild;
-    let compiler = match spec {
-        ToolchainSpec::Host => return Ok(()),
-        ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) if *sandbox == SandboxMode::Off => {
-            return Err(Error::usage(format!("--toolchain {spec}: its tools run in a sandbox only"))
-                .hint("remove --sandbox off"));
-        }
-        ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) => return Ok(()),
-        ToolchainSpec::KernelOrg(compiler) => compiler,
-    };
-    let is_gcc_as_llvm = *llvm && compiler.family == CompilerFamily::Gcc;
-    let given =
-        [("--cc", cc.is_some()), ("--cross-compile", cross_compile.is_some()), ("--llvm", is_gcc_as_llvm)];
-    match given.into_iter().find(|(_, is_given)| *is_given) {
-        None => Ok(()),
-        Some((option, _)) => {
-            Err(Error::usage(format!("--toolchain {spec} and {option} choose two compilers"))
-                .hint(format!("remove one of them, since --toolchain implies what {option} sets")))
-        }
-    }
-}
-
-fn toolchain<'a>(make: &'a MakeArgs, project: &'a Project) -> Option<&'a ToolchainSpec> {
-    make.kbuild.toolchain.as_ref().or(project.defaults.toolchain.as_ref())
 }
 
 /// Returns what all kernels of the run share.
@@ -339,7 +312,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
     let version = catalog.resolve(resolved.version, flavor);
     // An entry for a series does not apply to one version of it, which may have its own branch.
     let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
-    let spec = toolchain(make, &ctx.library.project).cloned().unwrap_or_default();
+    let spec = toolchain_choice::find(make, &ctx.library.project).cloned().unwrap_or_default();
     let source = target.source.clone().or(resolved.source.clone()).or_else(from_catalog);
     Ok(Request {
         version,
@@ -353,7 +326,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         overrides: config.overrides.with_project(&ctx.library.project)?,
         patches: make.catalog.patches.as_deref().map(|path| host.absolute(path)),
         toolchain: ToolchainChoice {
-            llvm: make.kbuild.llvm || is_llvm(&spec),
+            llvm: make.kbuild.llvm || toolchain_choice::is_llvm(&spec),
             spec,
             cc: make.kbuild.cc.clone(),
             cross_compile: make.kbuild.cross_compile.clone(),
@@ -372,10 +345,6 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         profiles: profiles(&options.require.require, flavor, ctx),
         source_date_epoch: host.source_date_epoch,
     })
-}
-
-fn is_llvm(spec: &ToolchainSpec) -> bool {
-    matches!(spec, ToolchainSpec::KernelOrg(compiler) if compiler.family == CompilerFamily::Llvm)
 }
 
 /// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors, or else the user's.

@@ -62,7 +62,9 @@ struct MakeArgs {
     /// Release, such as debian:bookworm or ubuntu:noble
     #[arg(value_name = "RELEASE")]
     suite: Suite,
-    /// Layout and tag, such as oci:toolchains/debian:bookworm
+    /// Layout and tag of the new image
+    ///
+    /// An example is oci:toolchains/debian:bookworm.
     #[arg(short, long, value_name = "oci:DIR:TAG")]
     output: String,
     #[arg(
