@@ -78,7 +78,7 @@ const EXAMPLES: [(&str, &str); 16] = [
     (
         "toolchain make",
         "  kcompile toolchain make debian:bookworm -o oci:toolchains/debian:bookworm
-  kcompile toolchain make debian:trixie --arch arm64 -o oci:toolchains/debian:trixie",
+  kcompile toolchain make debian:sid --arch arm64 -o oci:tools/debian:sid",
     ),
     (
         "toolchain list",
