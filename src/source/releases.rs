@@ -148,24 +148,25 @@ fn parse_listing(html: &str) -> impl Iterator<Item = KernelVersion> {
 mod tests {
     use super::*;
 
-    const JSON: &str = r#"{"latest_stable": {"version": "6.17.8"}, "releases": [
-        {"iseol": false, "version": "6.18-rc6", "moniker": "mainline", "source": "x"},
-        {"iseol": false, "version": "6.17.8", "moniker": "stable"},
-        {"iseol": true, "version": "6.16.12", "moniker": "stable"},
-        {"iseol": false, "version": "6.12.58", "moniker": "longterm"},
+    const JSON: &str = r#"{"latest_stable": {"version": "7.2.13"}, "releases": [
+        {"iseol": false, "version": "7.3-rc7", "moniker": "mainline", "source": "x"},
+        {"iseol": false, "version": "7.2.13", "moniker": "stable"},
+        {"iseol": true, "version": "7.1.13", "moniker": "stable"},
+        {"iseol": false, "version": "6.18.49", "moniker": "longterm"},
+        {"iseol": false, "version": "6.6.152", "moniker": "longterm"},
         {"iseol": false, "version": "6.1.158", "moniker": "longterm"},
-        {"iseol": false, "version": "next-20251117", "moniker": "linux-next"}]}"#;
+        {"iseol": false, "version": "next-20261117", "moniker": "linux-next"}]}"#;
 
     #[test]
     fn channels_and_series_are_found() {
         let releases = Releases { list: parse("x", JSON).unwrap(), age: Duration::ZERO };
         let of = |channel| releases.of(channel).unwrap().to_string();
-        assert_eq!(of(Channel::Latest), "6.17.8");
-        assert_eq!(of(Channel::Longterm), "6.12.58");
-        assert_eq!(of(Channel::Mainline), "6.18-rc6");
+        assert_eq!(of(Channel::Latest), "7.2.13");
+        assert_eq!(of(Channel::Longterm), "6.18.49");
+        assert_eq!(of(Channel::Mainline), "7.3-rc7");
         assert_eq!(releases.newest((6, 1)).unwrap().to_string(), "6.1.158");
-        assert_eq!((releases.newest((6, 18)), releases.newest((5, 2))), (None, None));
-        assert!(releases.has_ended((6, 16)) && !releases.has_ended((6, 17)));
+        assert_eq!((releases.newest((7, 3)), releases.newest((5, 2))), (None, None));
+        assert!(releases.has_ended((7, 1)) && !releases.has_ended((7, 2)));
         assert!(parse("x", "<html>").is_err());
     }
 
