@@ -18,6 +18,8 @@ pub struct ImageInputs<'a> {
     pub config: &'a Configured,
     /// The version for file names.
     pub version: String,
+    /// Whether the plan has all inputs. If not, another build of the same plan may differ.
+    pub are_planned: bool,
 }
 
 impl ImageInputs<'_> {

@@ -68,13 +68,15 @@ pub fn pack(
         kernel: inputs.compiled.kernel_sha256,
         config: inputs.config.sha256,
         plan: plan.digest(),
+        build: None,
     };
     let without_modules = |image: &&plan::ImagePlan| {
         inputs.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
     };
     let prepare = |image: &plan::ImagePlan| {
         let mut annotations = image.annotations.clone();
-        annotations.extend(annotations::build_annotations(facts));
+        let build = plan.build_digest(image).filter(|_| inputs.are_planned);
+        annotations.extend(annotations::build_annotations(annotations::BuildFacts { build, ..facts }));
         let spec = ImageSpec {
             layout: &image.layout,
             tag: image.tag.as_deref().expect("the version is known by now"),

@@ -108,6 +108,16 @@ impl FromStr for KernelOrgCompiler {
     }
 }
 
+impl ToolchainSpec {
+    /// Returns whether it has every tool of a build, so that its digest identifies all of them.
+    pub fn has_all_tools(&self) -> bool {
+        match self {
+            ToolchainSpec::Host => false,
+            ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) => true,
+        }
+    }
+}
+
 impl fmt::Display for ToolchainSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -74,8 +74,13 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     create_dir(&root)?;
     let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, reporter)?;
     drop(building);
-    let image_inputs =
-        ImageInputs { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
+    let image_inputs = ImageInputs {
+        compiled: &compiled,
+        root: modules,
+        config: &configured,
+        version: plan.version_text(),
+        are_planned: reusable == Reusable::Yes,
+    };
     let finished = FinishedMake {
         plan: &plan,
         source: &tree.identity,

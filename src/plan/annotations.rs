@@ -26,6 +26,8 @@ pub const SOURCE_COMMIT: &str = "io.github.kcompile.source.commit";
 pub const TOOLCHAIN: &str = "io.github.kcompile.toolchain";
 /// `sha256:…` of the plan, which the receipt contains.
 pub const PLAN: &str = "io.github.kcompile.plan";
+/// `sha256:…` of what decides the image, if its toolchain is an image, see [`Plan::build_digest`](super::Plan::build_digest).
+pub const BUILD: &str = "io.github.kcompile.build";
 /// The same for all images of one build, see [`pairing`].
 pub const PAIRING: &str = "io.github.kcompile.pairing";
 
@@ -98,18 +100,21 @@ pub struct BuildFacts<'a> {
     pub config: Sha256,
     /// The digest of the plan.
     pub plan: Sha256,
+    /// The build digest of the image, if others may use it for the same inputs.
+    pub build: Option<Sha256>,
 }
 
 /// Returns the annotations of a finished build, which are added to those of the plan.
 pub fn build_annotations(built: BuildFacts<'_>) -> impl Iterator<Item = (String, String)> {
-    let BuildFacts { release, kernel, config, plan } = built;
+    let BuildFacts { release, kernel, config, plan, build } = built;
     let pairs = [
         (KERNEL_RELEASE, release.to_owned()),
         (CONFIG_DIGEST, config.oci()),
         (PLAN, plan.oci()),
         (PAIRING, pairing(release, kernel, config).oci()),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value))
+    let build = build.map(|build| (BUILD, build.oci()));
+    pairs.into_iter().chain(build).map(|(key, value)| (key.to_owned(), value))
 }
 
 /// Returns the digest that a kernel image and its modules image share. It is the digest of three lines: the

@@ -6,6 +6,7 @@
 
 pub mod annotations;
 mod base_config;
+mod build_digest;
 mod config_layers;
 mod images;
 mod inputs;
@@ -72,6 +73,9 @@ pub struct Plan {
     /// The date of all files, in seconds since 1970. `None` means the source's date.
     pub source_date_epoch: Option<u64>,
     pub images: Vec<ImagePlan>,
+    /// The digest of what decides all images, for [`Plan::build_digest`].
+    #[serde(skip)]
+    pub build_inputs: Option<Sha256>,
     /// What the user should know about the choices. Does not affect the output.
     #[serde(skip)]
     pub notices: Vec<String>,
@@ -176,9 +180,9 @@ impl Plan {
         let possible = toolchain_quirks::possible(&inputs.rules, selected, request.arch, &inputs.tools);
         let (rules, open_rules): (Vec<_>, Vec<_>) = match defects {
             Some(defects) => {
-                (possible.into_iter().filter(|rule| defects.contains(&rule.id)).collect(), vec![])
+                (possible.iter().filter(|rule| defects.contains(&rule.id)).cloned().collect(), vec![])
             }
-            None => (vec![], possible),
+            None => (vec![], possible.clone()),
         };
         notices.extend(rules.iter().map(ToString::to_string));
         let config = config_layers::layers(request, inputs, selected, &mut notices)?;
@@ -187,7 +191,7 @@ impl Plan {
         requested.check_local_version()?;
         let toolchain = inputs.toolchain.used_for(&requested, &request.images);
         let facts = annotations::PlanFacts { version, epoch, source: &source_plan, toolchain: &toolchain };
-        Ok(Plan {
+        let mut plan = Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
             layer_format: crate::oci::LAYER_FORMAT,
             requested: version.map_or(request.version, VersionRequest::Exact),
@@ -212,7 +216,10 @@ impl Plan {
             ]
             .concat(),
             notices,
-        })
+            build_inputs: None,
+        };
+        plan.build_inputs = build_digest::of_inputs(&plan, request, &possible);
+        Ok(plan)
     }
 
     /// Returns the digest of the plan's canonical JSON.
