@@ -65,6 +65,9 @@ pub struct Defaults {
     /// `--toolchain`. The path of a layout is relative to the project in the file, and absolute here.
     #[serde(default, deserialize_with = "toolchain")]
     pub toolchain: Option<ToolchainSpec>,
+    /// `--image-cache`. The key that must have signed the images is not the project's to choose.
+    #[serde(rename = "image-cache", default, deserialize_with = "one_or_several")]
+    pub image_cache: Vec<String>,
     /// `--require`. Added to the profiles of the command line.
     #[serde(default)]
     pub require: Vec<String>,
@@ -84,14 +87,14 @@ pub struct Defaults {
 /// Reads a text as a list of one.
 fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a version or a list of versions")]
-    enum Versions {
+    #[serde(untagged, expecting = "expected a text or a list of texts")]
+    enum Texts {
         One(String),
         Several(Vec<String>),
     }
-    Ok(match Versions::deserialize(deserializer)? {
-        Versions::One(version) => vec![version],
-        Versions::Several(versions) => versions,
+    Ok(match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::Several(texts) => texts,
     })
 }
 

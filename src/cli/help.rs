@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 use std::fmt::Write as _;
 
 /// Options of a build that `plan` accepts, so that a command line of a build needs no change, but does not use.
-const UNUSED_BY_PLAN: [&str; 9] = [
+const UNUSED_BY_PLAN: [&str; 12] = [
     "jobs",
     "rebuild",
     "timings",
@@ -15,6 +15,9 @@ const UNUSED_BY_PLAN: [&str; 9] = [
     "update_lock",
     "ccache_from",
     "ccache_to",
+    "image_cache",
+    "image_cache_key",
+    "image_cache_unsigned",
 ];
 
 /// The end of the help of commands below another one, by their name.

@@ -147,6 +147,7 @@ pub fn context<'a>(
         update_lock: source.update_lock,
         bundled: BTreeMap::new(),
         rebuild: compile.rebuild,
+        image_caches: None,
         build_mode: BuildMode::Incremental,
         slot: None,
         keep_archive: false,

@@ -14,7 +14,8 @@ use std::os::unix::fs::MetadataExt;
 
 const FILE: &str = "config.toml";
 /// The keys of the file.
-const KEYS: [&str; 7] = ["cache_dir", "jobs", "progress", "color", "mirror", "launcher", "keyring"];
+const KEYS: [&str; 8] =
+    ["cache_dir", "jobs", "progress", "color", "mirror", "launcher", "keyring", "image_cache_key"];
 
 /// The user's defaults for options. The command line, the environment and a project override them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,6 +37,8 @@ pub struct UserConfig {
     /// `--keyring`. These keys are trusted in addition to those of the command line.
     #[serde(default)]
     pub keyring: Vec<Utf8PathBuf>,
+    /// `--image-cache-key`.
+    pub image_cache_key: Option<Utf8PathBuf>,
 }
 
 /// A launcher that does not affect the output, or none.
@@ -83,7 +86,8 @@ impl UserConfig {
                 _ => dir.join(&path),
             };
         };
-        config.cache_dir.iter_mut().chain(&mut config.keyring).for_each(resolve);
+        let paths = config.cache_dir.iter_mut().chain(&mut config.keyring).chain(&mut config.image_cache_key);
+        paths.for_each(resolve);
         Ok(config)
     }
 }

@@ -10,6 +10,7 @@ pub mod pack;
 pub mod push;
 pub mod receipt;
 pub mod remote;
+pub mod signature;
 pub mod size_limits;
 pub mod tag;
 pub mod verify;

@@ -14,6 +14,11 @@ use oci_spec::image::Descriptor;
 /// The number of hexadecimal digits of a build in a tag.
 const BUILD_DIGITS: usize = 8;
 
+/// Returns the tag by which `--image-cache` finds an image with this build digest.
+pub fn plan_tag(build: Sha256) -> String {
+    format!("plan-{build}")
+}
+
 /// A tag that begins with a version, `VERSION[-builtin][-BUILD]`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KernelTag<'a> {

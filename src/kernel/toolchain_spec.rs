@@ -112,7 +112,7 @@ impl ToolchainSpec {
     /// Returns whether it has every tool of a build, so that its digest identifies all of them.
     pub fn has_all_tools(&self) -> bool {
         match self {
-            ToolchainSpec::Host => false,
+            ToolchainSpec::Host | ToolchainSpec::KernelOrg(_) => false,
             ToolchainSpec::Oci(_) | ToolchainSpec::Registry(_) => true,
         }
     }

@@ -14,6 +14,7 @@ use crate::oci;
 use crate::ops::check_config::{self, Reusable};
 use crate::ops::check_symbols::{self, SymbolCheck};
 use crate::ops::context::{Context, display_path};
+use crate::ops::image_cache::{self, FoundImages};
 use crate::ops::reuse::{CachedBuild, TypedCommand};
 use crate::ops::scheduler::Stage;
 use crate::ops::{config_files, doctor, fetch, reuse};
@@ -28,7 +29,7 @@ use camino::Utf8Path;
 
 /// Builds the kernel of `request` and packs it. Returns the images in the order of the plan.
 pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
-    let Context { host, reporter, output, .. } = ctx;
+    let Context { host, output, .. } = ctx;
     let began = host::now();
     let profiles = requirements::read_all(ctx.library, &request.profiles)?;
     let inputs = ctx.inputs(request)?;
@@ -43,36 +44,57 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
-    let fetching = ctx.acquire(Stage::Fetch)?;
-    let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, ctx)?;
-    drop(fetching);
-    if let Some(images) = find_cached_build(&plan, &profiles, &cache, ctx)? {
-        return Ok(images);
+    match find_or_fetch(request, &inputs, &first, &profiles, &cache, ctx)? {
+        Found::Images(images) => Ok(images),
+        Found::Source(plan, tree) => {
+            let source = Source { plan: &plan, tree: &tree, profiles: &profiles, began };
+            build_from(&source, request, &cache, ctx)
+        }
     }
+}
+
+/// A source that is there, with its complete plan.
+struct Source<'a> {
+    plan: &'a Plan,
+    tree: &'a Tree,
+    profiles: &'a [Profile],
+    /// When the build began, in seconds since 1970.
+    began: u64,
+}
+
+/// Configures, compiles and packs the kernel of a source.
+fn build_from(
+    source: &Source<'_>,
+    request: &Request,
+    cache: &Cache,
+    ctx: &Context<'_>,
+) -> Result<Vec<PackedImage>> {
+    let Context { host, reporter, .. } = ctx;
+    let Source { plan, tree, profiles, began } = *source;
     // Locks the tree before it waits for its turn, since another run may remove a tree that nobody uses.
-    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, ctx.build_mode), reporter)?;
+    let _locked = cache.lock(&kbuild::lock_name(plan, tree, ctx.build_mode), reporter)?;
     tree.require()?;
     let building = ctx.acquire(Stage::Build)?;
     let private_dir = cache.scratch()?;
     let options = make_options(request, ctx);
-    let build_dir = BuildDir::open(&plan, &tree, ctx.build_mode, host, options, reporter)?.sandboxed(
+    let build_dir = BuildDir::open(plan, tree, ctx.build_mode, host, options, reporter)?.sandboxed(
         ctx.sandbox,
         &private_dir.path,
         reporter,
     )?;
-    let configured = check_config::explain_differences(build_dir.configure(reporter)?, &plan, &tree, ctx)?;
-    let symbols = check_symbols::check(&configured.config, &plan, &tree.path, ctx)?;
-    check_config::check_overrides(&configured, &plan, reporter)?;
-    let results = check_config::check_requirements(&configured, &plan, &profiles, reporter)?;
-    let mut reusable = check_config::check_inputs(&configured, &plan, &tree, &build_dir, reporter)?;
+    let configured = check_config::explain_differences(build_dir.configure(reporter)?, plan, tree, ctx)?;
+    let symbols = check_symbols::check(&configured.config, plan, &tree.path, ctx)?;
+    check_config::check_overrides(&configured, plan, reporter)?;
+    let results = check_config::check_requirements(&configured, plan, profiles, reporter)?;
+    let mut reusable = check_config::check_inputs(&configured, plan, tree, &build_dir, reporter)?;
     if symbols == SymbolCheck::OtherKernel {
         // A run of this kernel alone fails.
         reusable = Reusable::No;
     }
-    let compiled = compile(&build_dir, &configured, &plan, &tree, &cache, reporter)?;
+    let compiled = compile(&build_dir, &configured, plan, tree, cache, reporter)?;
     let root = private_dir.path.join("modules");
     create_dir(&root)?;
-    let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, reporter)?;
+    let modules = pack::install_modules(&build_dir, &compiled, plan, &root, reporter)?;
     drop(building);
     let image_inputs = ImageInputs {
         compiled: &compiled,
@@ -82,20 +104,51 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
         are_planned: reusable == Reusable::Yes,
     };
     let finished = FinishedMake {
-        plan: &plan,
+        plan,
         source: &tree.identity,
-        profiles: &profiles,
+        profiles,
         results: &results,
         build_dir: &build_dir,
         image_inputs,
         reusable,
         began,
     };
-    let images = write_images(&finished, request, &cache, ctx)?;
+    let images = write_images(&finished, request, cache, ctx)?;
     if ctx.build_mode == BuildMode::Clean {
         build_dir.remove()?;
     }
     Ok(images)
+}
+
+/// What a build begins with.
+enum Found {
+    /// The images exist already.
+    Images(Vec<PackedImage>),
+    /// The complete plan and its source.
+    Source(Box<Plan>, Box<Tree>),
+}
+
+/// Looks for the images in image caches and in the cache of this machine. Fetches the source if they are not there,
+/// or if only the source can tell which images they are.
+fn find_or_fetch(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    profiles: &[Profile],
+    cache: &Cache,
+    ctx: &Context<'_>,
+) -> Result<Found> {
+    if let Some(images) = find_in_image_caches(first, profiles, cache, ctx)? {
+        return Ok(Found::Images(images));
+    }
+    let fetching = ctx.acquire(Stage::Fetch)?;
+    let (plan, tree) = fetch::fetch_planned(request, inputs, first, cache, ctx)?;
+    drop(fetching);
+    let mut images = find_cached_build(&plan, profiles, cache, ctx)?;
+    if images.is_none() && !image_cache::is_known(first) {
+        images = find_in_image_caches(&plan, profiles, cache, ctx)?;
+    }
+    Ok(images.map_or_else(|| Found::Source(Box::new(plan), Box::new(tree)), Found::Images))
 }
 
 /// Compiles the kernel, and checks that neither the source nor a file that the config names was changed.
@@ -271,6 +324,20 @@ fn find_cached_build(
     let Some((cached_build, images)) = reuse::find(plan, profiles, cache, ctx)? else { return Ok(None) };
     let CachedBuild { release, modules, .. } = cached_build;
     ctx.reporter.summary(&KernelSummary { modules, ..summary(plan, &release, &images, ctx) });
+    Ok(Some(images))
+}
+
+/// Returns the images of `plan` from a registry, if `--image-cache` finds them there.
+fn find_in_image_caches(
+    plan: &Plan,
+    profiles: &[Profile],
+    cache: &Cache,
+    ctx: &Context<'_>,
+) -> Result<Option<Vec<PackedImage>>> {
+    let Some(found) = image_cache::find(plan, profiles, cache, ctx)? else { return Ok(None) };
+    let FoundImages { images, release, modules, plan: built_by } = found;
+    let summary = summary(plan, &release, &images, ctx);
+    ctx.reporter.summary(&KernelSummary { modules, plan: built_by, ..summary });
     Ok(Some(images))
 }
 

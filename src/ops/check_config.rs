@@ -2,19 +2,21 @@
 //! override or a requirement profile is not met.
 
 use crate::kbuild::{BuildDir, Configured};
-use crate::kconfig;
 use crate::kconfig::explain::{self, Kernel, Renames};
 use crate::kconfig::reproducibility;
 use crate::kconfig::requirements::{self, CheckInput, Profile, RequirementResult, Stage};
+use crate::kconfig::{self, Config};
 use crate::ops::config_files::{self, FileInputs};
 use crate::ops::context::Context;
 use crate::ops::settings_warnings;
-use crate::plan::Plan;
 use crate::plan::request::ModuleMode;
+use crate::plan::{self, Plan};
 use crate::report::Reporter;
 use crate::source::Tree;
+use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::text::join_first;
+use camino::Utf8PathBuf;
 
 /// The most unmet requirements that an error lists.
 const MAX_NAMED: usize = 6;
@@ -140,6 +142,30 @@ pub fn check_requirements(
         configured.path,
         names.join(" ")
     )))
+}
+
+/// Checks the final config of images that another machine built, as a build does before it compiles. `path` is
+/// the place of the config, for messages.
+///
+/// # Errors
+///
+/// A setting of an option did not take effect, or a requirement is not met (exit code 1).
+pub fn check_built(
+    text: &str,
+    path: Utf8PathBuf,
+    plan: &Plan,
+    profiles: &[Profile],
+    reporter: &Reporter,
+) -> Result<()> {
+    let config = Config::parse(text);
+    let differences = kconfig::differences(&plan::requested_settings(plan), &config);
+    let differences = without_loader_options(differences, plan, reporter);
+    let configured = Configured { config, sha256: Sha256::of(text), path, differences };
+    check_overrides(&configured, plan, reporter)?;
+    check_requirements(&configured, plan, profiles, reporter)?;
+    let warnings = reproducibility::irreproducible_settings(&configured.config);
+    warnings.into_iter().for_each(|warning| reporter.warning(warning));
+    Ok(())
 }
 
 /// Whether later builds of the same plan may reuse the images.

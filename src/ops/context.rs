@@ -6,6 +6,7 @@ use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::{LockFile, Locked};
 use crate::host::Host;
 use crate::image::receipt::Redaction;
+use crate::image::remote::ImageCaches;
 use crate::kbuild::launcher::{self, Farm};
 use crate::kbuild::timings::TimingsFormat;
 use crate::kbuild::{BuildMode, sandbox};
@@ -55,6 +56,8 @@ pub struct Context<'a> {
     pub bundled: BTreeMap<String, Locked>,
     /// `--rebuild`: does not reuse images.
     pub rebuild: bool,
+    /// `--image-cache`: where images that others built are looked for.
+    pub image_caches: Option<ImageCaches>,
     /// Whether a build begins with the object files of an earlier one. `verify --rebuild` does not.
     pub build_mode: BuildMode,
     /// `fetch --bundle`: keeps archives beside their trees.

@@ -90,11 +90,17 @@ fn complete_plan(request: &Request, inputs: &Inputs, tree: &Tree, ctx: &Context<
     let defects = toolchain_quirks::defects(&inputs.rules, &tree.path);
     let plan = config_files::with_config_files(Plan::new(request, inputs, Some((&tree.identity, &defects)))?);
     update_lock_file(&tree.identity, ctx);
-    plan.notices.iter().for_each(|notice| ctx.reporter.note(notice));
-    if let Some(end) = ctx.catalog.end_date(tree.identity.version, ctx.host.now) {
-        ctx.reporter.warning(end_of_life_warning(tree.identity.version.series(), Some(end)));
-    }
+    report_plan(&plan, ctx);
     Ok(plan)
+}
+
+/// Reports the notices of a plan, and whether its kernel has reached its end of life.
+pub fn report_plan(plan: &Plan, ctx: &Context<'_>) {
+    plan.notices.iter().for_each(|notice| ctx.reporter.note(notice));
+    let Some(version) = plan.version else { return };
+    if let Some(end) = ctx.catalog.end_date(version, ctx.host.now) {
+        ctx.reporter.warning(end_of_life_warning(version.series(), Some(end)));
+    }
 }
 
 /// Writes `sources` to the bundle `path` (see [`source::write_bundle`]).

@@ -19,6 +19,7 @@ pub mod debug_files;
 pub mod doctor;
 pub mod fetch;
 pub mod host_overview;
+mod image_cache;
 mod initramfs_source;
 pub mod inputs;
 pub mod make;

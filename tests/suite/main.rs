@@ -95,6 +95,7 @@ mod oci {
     mod clients;
     mod foreign_images;
     mod foreign_tools;
+    mod image_cache;
     mod layers;
     mod layouts;
     mod loaders;
@@ -130,6 +131,7 @@ mod support {
     pub(crate) mod downloads;
     pub(crate) mod fixed_tools;
     pub(crate) mod fixtures;
+    pub(crate) mod forgery;
     pub(crate) mod git;
     pub(crate) mod golden;
     pub(crate) mod layouts;

@@ -4,6 +4,7 @@ use crate::boot;
 use crate::cache::Cache;
 use crate::cli::args::{BuildArgs, CompileArgs};
 use crate::cli::commands::plan::plan;
+use crate::cli::image_caches;
 use crate::cli::output::{line, print, render_items};
 use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle, requests};
 use crate::host::Host;
@@ -25,7 +26,8 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let host = &host_with_tools(options, &files, host, reporter)?;
-    let ctx = context(options, &files, host, reporter)?;
+    let image_caches = image_caches::resolve(options, &files.library.project, host, reporter)?;
+    let ctx = Context { image_caches, ..context(options, &files, host, reporter)? };
     note_ignored_env(host, reporter);
     let ctx = import_bundle(options, ctx)?;
     let requests = requests(&args.versions.versions, options, &ctx)?;

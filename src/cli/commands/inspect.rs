@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::image::inspect::{
     self, Consumer, ImageInfo, ImageKind, KernelPath, ProvenanceInfo, ReadCache, ReceiptState,
 };
+use crate::image::receipt::ImageCacheOrigin;
 use crate::kernel::Arch;
 use crate::oci::REFERRERS_SUFFIX;
 use crate::oci::annotations::{REVISION, SOURCE};
@@ -185,7 +186,7 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
                 &format!("{} belongs to another build", crate::ops::context::display_path(path, host)),
             );
         }
-        ReceiptState::Matching { path, source_verified, tools, command, warnings, .. } => {
+        ReceiptState::Matching { path, source_verified, tools, command, image_cache, warnings, .. } => {
             lines.add("receipt", &document(path, host));
             lines.add("", source_verified);
             if image.annotation(annotations::TOOLCHAIN).is_none() {
@@ -194,6 +195,11 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
                 lines.add("", &with_compiler_names(&tools.join("; ")));
             }
             lines.add("", &format!("$ {command}"));
+            if let Some(ImageCacheOrigin { reference, key }) = image_cache.as_deref() {
+                let signed =
+                    key.as_ref().map_or("without a signature".to_owned(), |key| format!("signed, key {key}"));
+                lines.add("", &format!("from the image cache {reference}, {signed}"));
+            }
             warnings.iter().for_each(|warning| lines.add("", &format!("warning: {warning}")));
         }
     }

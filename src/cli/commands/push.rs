@@ -5,6 +5,7 @@ use crate::cli::output::{ItemsPrinter, print, render_items};
 use crate::cli::target::references;
 use crate::host::{Host, packages};
 use crate::image::push::{self, ExtraTags, ImageCopy, OverwritePolicy, ReferrerPolicy, Registry};
+use crate::image::signature::SigningKey;
 use crate::oci::read::{Reference, layouts_in};
 use crate::report::Reporter;
 use crate::util::error::Result;
@@ -75,6 +76,14 @@ pub struct PushArgs {
     /// An example is 6.1.192-8f2a91c0. No other image ever replaces this tag.
     #[arg(long)]
     pub tag_build: bool,
+    /// Sign with this sigstore private key
+    ///
+    /// skopeo signs all images and their attachments. `skopeo generate-sigstore-key` makes a key.
+    #[arg(long, value_name = "KEY", requires = "sign_passphrase_file")]
+    pub sign: Option<Utf8PathBuf>,
+    /// Read the passphrase of the key from FILE
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    pub sign_passphrase_file: Option<Utf8PathBuf>,
     /// Retries after a failure
     ///
     /// kcompile tries again if the registry or the network fails.
@@ -96,6 +105,12 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         tls_verify: args.tls_verify,
         authfile: args.authfile.as_deref().map(|path| host.absolute(path)),
         retry_times: args.retry_times,
+        signing_key: args.sign.as_deref().zip(args.sign_passphrase_file.as_deref()).map(
+            |(key, passphrase)| SigningKey {
+                path: host.absolute(key),
+                passphrase_file: host.absolute(passphrase),
+            },
+        ),
     };
     let references = match &args.layouts[..] {
         [] => {

@@ -14,8 +14,10 @@ pub(super) use provenance::MEDIA_TYPE as PROVENANCE;
 pub use tool_packages::{attach as attach_packages, installed_packages};
 
 use crate::image::receipt::FinishedBuild;
+use crate::oci::layout_reader::LayoutReader;
 use crate::oci::{self, Artifact};
-use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
@@ -33,6 +35,30 @@ pub const COMPILED_SUFFIX: &str = "compiled.json.gz";
 /// The endings of the files that [`write()`] puts beside a receipt. The last one is missing if Kbuild did not
 /// record what it compiled.
 pub const DOCUMENT_SUFFIXES: [&str; 3] = ["spdx.json", "provenance.json", COMPILED_SUFFIX];
+
+/// Returns the documents that are attached to the image `subject`, with file names that begin with `stem`. They are
+/// looked up under the tag `<tag>-attest` of `layout`. They have the order of [`write()`], so the receipt is last.
+///
+/// # Errors
+///
+/// Exit code 3: there is no receipt, or the layout breaks a rule.
+pub fn read_attached(layout: &LayoutReader, tag: &str, subject: Sha256, stem: &str) -> Result<Vec<Artifact>> {
+    let types = [spdx::MEDIA_TYPE, provenance::MEDIA_TYPE, COMPILED_FILES, RECEIPT];
+    let suffixes = DOCUMENT_SUFFIXES.into_iter().chain(["json"]);
+    let mut documents = Vec::new();
+    for (suffix, media_type) in suffixes.zip(types) {
+        match oci::find_referrer(layout, tag, subject, media_type)? {
+            Some((_, bytes)) => {
+                documents.push(Artifact { name: format!("{stem}.{suffix}"), media_type, bytes });
+            }
+            None if media_type == RECEIPT => {
+                return Err(Error::fetch("the image has no receipt attached"));
+            }
+            None => {}
+        }
+    }
+    Ok(documents)
+}
 
 /// The receipt and the time of a build.
 pub struct BuildRun<'a> {

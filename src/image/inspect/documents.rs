@@ -64,6 +64,7 @@ fn of_image(image: &Image, path: Utf8PathBuf, receipt: &ReceiptFile) -> ReceiptS
         release: receipt.kernel_release.clone(),
         config_sha256: receipt.config_sha256.clone(),
         command: receipt.command.clone(),
+        image_cache: receipt.image_cache.clone().map(Box::new),
         warnings: receipt.warnings.clone(),
     }
 }

@@ -17,6 +17,7 @@ pub use image_scan::{FileContent, ImageScan, KernelFile, KernelPath, release_of_
 pub use spec::{Consumer, fragment, summary_fields};
 
 use crate::image::kernel_image;
+use crate::image::receipt::ImageCacheOrigin;
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
@@ -182,6 +183,9 @@ pub enum ReceiptState {
         config_sha256: String,
         /// The command line of the build.
         command: String,
+        /// The image cache that had the image, if this machine did not build it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        image_cache: Option<Box<ImageCacheOrigin>>,
         #[serde(rename = "findings")]
         warnings: Vec<String>,
     },

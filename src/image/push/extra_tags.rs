@@ -68,7 +68,7 @@ pub(super) fn without_older(
             TagKind::Series(version) => {
                 served_version(copy, registry, host)?.filter(|served| *served > version)
             }
-            TagKind::Own | TagKind::Build => None,
+            TagKind::Own | TagKind::Build | TagKind::Plan => None,
         };
         match newer {
             Some(newer) => {

@@ -4,9 +4,11 @@
 
 mod extra_tags;
 mod names;
+mod plan_tags;
 mod referrers;
 pub(super) mod skopeo;
 
+use super::signature::SigningKey;
 use crate::host::Host;
 use crate::kernel::KernelVersion;
 use crate::oci::REFERRERS_SUFFIX;
@@ -18,7 +20,9 @@ use crate::util::error::{Error, Result};
 use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use extra_tags::newest_of_series;
-use names::{check_name, check_prefix};
+use names::check_name;
+pub use names::check_prefix;
+use plan_tags::PlanTags;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A registry, and skopeo's options for it.
@@ -31,6 +35,8 @@ pub struct Registry {
     /// The file with credentials. By default skopeo uses its own.
     pub authfile: Option<Utf8PathBuf>,
     pub retry_times: u16,
+    /// `--sign`: the key that signs all images and their attachments.
+    pub signing_key: Option<SigningKey>,
 }
 
 impl Registry {
@@ -75,6 +81,8 @@ enum TagKind {
     Own,
     /// A build. No other image replaces it.
     Build,
+    /// What decides the image. Another image of the same inputs may replace it.
+    Plan,
     /// The newest version of a series.
     Series(KernelVersion),
 }
@@ -123,6 +131,7 @@ pub fn copies(
     let mut copies = BTreeMap::new();
     let mut subjects = SubjectLayouts::default();
     let mut extra_copies = Vec::new();
+    let mut plan_tags = PlanTags::default();
     for reference in references {
         let layout = &reference.layout;
         for tagged in select_tags(reference)? {
@@ -142,8 +151,12 @@ pub fn copies(
             let repository = format!("{}/{name}", registry.prefix);
             let copy = ImageCopy { layout: layout.clone(), tagged, repository, tag, kind: TagKind::Own };
             extra_copies.extend(copy.with_extra_tags(extra, reporter)?);
+            plan_tags.add(&copy)?;
             insert(copy, &mut copies)?;
         }
+    }
+    for copy in plan_tags.copies(reporter) {
+        insert(copy, &mut copies)?;
     }
     for copy in newest_of_series(extra_copies) {
         insert(copy, &mut copies)?;
@@ -319,7 +332,7 @@ fn check_tags(
         let Some(other) = served.filter(|served| *served != copy.digest()) else { continue };
         let text = format!("{} has the digest {}", copy.destination(), other.oci());
         match copy.kind {
-            TagKind::Own => others.push(text),
+            TagKind::Own | TagKind::Plan => others.push(text),
             TagKind::Build => replaced_builds.push(text),
             TagKind::Series(version) => reporter.note(&format!("{text} and moves to Linux {version}")),
         }

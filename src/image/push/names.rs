@@ -5,7 +5,11 @@ use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 /// Checks that the prefix is the host of a registry, and names that every registry accepts.
-pub(super) fn check_prefix(prefix: &str) -> Result<()> {
+///
+/// # Errors
+///
+/// Exit code 2: it is not.
+pub fn check_prefix(prefix: &str) -> Result<()> {
     // The text may have a password, so the message does not repeat it.
     if prefix.contains('@') {
         return Err(Error::usage("the registry has an `@` in its name")

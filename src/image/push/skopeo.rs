@@ -3,6 +3,7 @@
 use super::{ImageCopy, Registry};
 use crate::host::process::{self, CommandLine, Stream};
 use crate::host::{self, Host};
+use crate::image::signature::{self, SigningKey};
 use crate::oci::tags::TaggedKind;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -23,6 +24,8 @@ const TEMPORARY: [&str; 12] = [
     "http status: 5",
     "statuscode: 5",
 ];
+/// The time limit for a manifest, whose size is limited.
+const INSPECT_TIMEOUT: &str = "2m";
 /// The last lines of standard error that are kept.
 const LAST_LINES: usize = 20;
 
@@ -31,15 +34,32 @@ impl ImageCopy {
     pub fn command(&self, registry: &Registry, cwd: &Utf8Path) -> CommandLine {
         let source = self.layout.strip_prefix(cwd).unwrap_or(&self.layout);
         // By default skopeo copies only the image for this machine.
+        let signing = registry.signing_key.iter().flat_map(|SigningKey { path, passphrase_file }| {
+            [
+                "--sign-by-sigstore-private-key".to_owned(),
+                path.to_string(),
+                "--sign-passphrase-file".to_owned(),
+                passphrase_file.to_string(),
+            ]
+        });
         let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::ReferrersIndex(_));
-        let options = if is_index { &["--all"][..] } else { &[] };
+        let all = is_index.then(|| "--all".to_owned());
         copy_command(
-            options,
+            all.into_iter().chain(signing),
             &format!("{}:{source}:{}", transport(&self.layout), self.tagged.tag),
             &self.destination(),
             registry,
             cwd,
         )
+    }
+
+    /// Returns the command that copies it, with the files in the directory `work` that signing needs.
+    fn command_with(&self, registry: &Registry, cwd: &Utf8Path, work: &Utf8Path) -> Result<CommandLine> {
+        let mut command = self.command(registry, cwd);
+        if registry.signing_key.is_some() {
+            command.args.splice(0..0, signature::registries_option(work)?);
+        }
+        Ok(command)
     }
 }
 
@@ -49,13 +69,13 @@ fn transport(layout: &Utf8Path) -> &'static str {
 }
 
 fn copy_command(
-    options: &[&str],
+    options: impl IntoIterator<Item = String>,
     source: &str,
     destination: &str,
     registry: &Registry,
     cwd: &Utf8Path,
 ) -> CommandLine {
-    let args = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
+    let args = ["copy", "--preserve-digests"].map(str::to_owned).into_iter().chain(options);
     let common = common_options(registry, registry.retry_times, "--dest-tls-verify");
     let args = args.chain(common).chain([source.to_owned(), destination.to_owned()]);
     command(args.collect(), cwd)
@@ -88,7 +108,10 @@ pub(super) fn copy(
     host: &Host,
     on_step: impl FnMut(&str),
 ) -> Result<()> {
-    match run(&copy.command(registry, &host.cwd), on_step)? {
+    let work = tempfile::tempdir().context(Kind::Build, || "cannot create a temporary directory".into())?;
+    let work = Utf8Path::from_path(work.path())
+        .ok_or_else(|| Error::usage("the path of the temporary directory is not UTF-8"))?;
+    match run(&copy.command_with(registry, &host.cwd, work)?, on_step)? {
         None => Ok(()),
         Some(stderr) => Err(failure(&push_error_message(copy), &stderr, copy, registry, host)),
     }
@@ -104,12 +127,12 @@ pub(super) fn copy_index(
 ) -> Result<Option<String>> {
     let (dir, name) = (layout.parent().expect("a layout is in a directory"), layout.file_name());
     let source = format!("{}:{}:{tag}", transport(layout), name.expect("a layout has a name"));
-    let options = ["--multi-arch", "index-only"];
-    run(&copy_command(&options, &source, destination, registry, dir), |_| {})
+    let options = ["--multi-arch", "index-only"].map(str::to_owned);
+    run(&copy_command(options, &source, destination, registry, dir), |_| {})
 }
 
 /// Returns the manifest or index of a reference, if the registry has it, or else skopeo's standard error.
-pub(super) fn inspect_remote(
+pub(in crate::image) fn inspect_remote(
     reference: &str,
     registry: &Registry,
     cwd: &Utf8Path,
@@ -117,7 +140,7 @@ pub(super) fn inspect_remote(
     // Some versions of skopeo retry even if nobody listens, so it retries only what may change.
     let mut stderr = String::new();
     for retry_times in [0, registry.retry_times] {
-        let mut args = vec!["inspect".to_owned(), "--raw".into()];
+        let mut args = ["--command-timeout", INSPECT_TIMEOUT, "inspect", "--raw"].map(str::to_owned).to_vec();
         args.extend(common_options(registry, retry_times, "--tls-verify"));
         args.push(reference.to_owned());
         let output = process::output(&command(args, cwd))?;
@@ -220,6 +243,9 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
     }
     if has(&["x509:", "certificate"]) {
         return "--tls-verify=false would push without checking the identity of the registry".into();
+    }
+    if registry.signing_key.is_some() && has(&["sigstore", "unknown flag"]) {
+        return "signing needs a skopeo with sigstore signatures; that of Debian 12 has none".into();
     }
     if has(&["unknown flag"]) {
         return "install skopeo 1.5 or later".into();

@@ -3,7 +3,7 @@
 mod read;
 pub mod redaction;
 
-pub use read::ReceiptFile;
+pub use read::{ImageCacheOrigin, ReceiptFile};
 pub use redaction::Redaction;
 
 use crate::cve::CompiledFiles;
@@ -141,11 +141,19 @@ pub fn write(output: &Utf8Path, build: &FinishedBuild<'_>, reporter: &Reporter) 
 
 /// Adds the result of a boot to a receipt, in place of an earlier result.
 pub fn add_boot(path: &Utf8Path, boot_report: &impl Serialize) -> Result<()> {
+    add(path, "boot", boot_report)
+}
+
+/// Adds to a receipt that its images are from an image cache.
+pub fn add_image_cache(path: &Utf8Path, origin: &ImageCacheOrigin) -> Result<()> {
+    add(path, "image_cache", origin)
+}
+
+fn add(path: &Utf8Path, key: &str, value: &impl Serialize) -> Result<()> {
     let message = || format!("cannot add to the receipt {path}");
     let bytes = read_file(path, Links::Refuse, MAX_JSON).context(Kind::Build, message)?;
     let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&bytes).context(Kind::Build, message)?;
-    let boot_report = serde_json::to_value(boot_report).expect("only string keys");
-    receipt.insert("boot".to_owned(), boot_report);
+    receipt.insert(key.to_owned(), serde_json::to_value(value).expect("only string keys"));
     write_atomically(path, text(&receipt).as_bytes())
 }
 

@@ -3,7 +3,7 @@
 use crate::oci::blob::read_bounded;
 use crate::util::error::{Kind, Result, ResultExt};
 use camino::Utf8Path;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The fields of a receipt that are used later. A field that an older kcompile did not write is empty.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,6 +32,18 @@ pub struct ReceiptFile {
     /// The command line of the build.
     #[serde(default)]
     pub command: String,
+    /// Where the images are from, if this machine did not build them.
+    #[serde(default)]
+    pub image_cache: Option<ImageCacheOrigin>,
+}
+
+/// The image cache that had the images of a receipt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageCacheOrigin {
+    /// The reference of the kernel's image.
+    pub reference: String,
+    /// The digest of the public key that verified the signatures. `None` if none was required.
+    pub key: Option<String>,
 }
 
 /// An image of a receipt.

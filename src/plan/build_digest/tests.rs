@@ -7,8 +7,8 @@ use crate::catalog::tool_versions::Tools;
 use crate::catalog::{ConfigLibrary, toolchain_quirks};
 use crate::kernel::{Arch, Flavor, SourceDigest, SourceSpec, ToolchainSpec};
 use crate::oci::Compression;
-use crate::plan::request::{ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request};
 use crate::plan::request::ToolchainChoice;
+use crate::plan::request::{ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request};
 use crate::plan::{Inputs, Plan, SourceIdentity, Text, Toolchain};
 use crate::util::digest::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ const RULE: &str = r#"
     reason = "it breaks"
     source = "seen"
 "#;
+
+type Change = Box<dyn Fn(&mut Build)>;
 
 /// What a plan is made from.
 #[derive(Clone)]
@@ -91,7 +93,7 @@ fn changed(change: impl Fn(&mut Build)) -> Option<Sha256> {
 
 #[test]
 fn every_input_changes_the_build_digest() {
-    let changes: Vec<(&str, Box<dyn Fn(&mut Build)>)> = vec![
+    let changes: Vec<(&str, Change)> = vec![
         ("version", Box::new(|build| build.request.version = "6.1.8".parse().unwrap())),
         ("flavor", Box::new(|build| build.request.flavor = Flavor::CloudHypervisor)),
         ("arch", Box::new(|build| build.request.arch = Arch::Arm64)),
@@ -169,10 +171,7 @@ fn what_does_not_affect_an_image_leaves_its_build_digest() {
     assert!(same.is_some());
     for (what, digest) in [
         ("other images", changed(|build| build.request.images.combined_image = true)),
-        (
-            "the layout of modules",
-            changed(|build| build.request.images.modules_layout = ModulesLayout::Flat),
-        ),
+        ("the layout of modules", changed(|build| build.request.images.modules_layout = ModulesLayout::Flat)),
         ("a mirror", changed(|build| build.request.mirrors = vec!["https://mirror".into()])),
         ("a profile", changed(|build| build.request.profiles = vec!["cilium".into()])),
         ("a path", changed(|build| build.inputs.config.as_mut().unwrap().name = "/b/config".into())),

@@ -17,7 +17,8 @@ const CONFIG: &str = "config fragment set builtin";
 const CATALOG: &str = "patches configs";
 const IMAGES: &str = "output combined-image no-modules kernel-link modules-layout compression boot";
 const KBUILD: &str = "toolchain cc llvm cross-compile sandbox";
-const COMPILE: &str = "rebuild launcher ccache-from ccache-to timings";
+const COMPILE: &str =
+    "rebuild launcher ccache-from ccache-to image-cache image-cache-key image-cache-unsigned timings";
 const SOURCE: &str =
     "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
 
@@ -92,7 +93,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         (
             "push",
             vec![
-                "output tls-verify authfile retry-times progress quiet verbose dry-run json no-attest no-overwrite tag-series tag-build",
+                "output tls-verify authfile retry-times progress quiet verbose dry-run json no-attest no-overwrite tag-series tag-build sign sign-passphrase-file",
             ],
         ),
         ("cache dir", vec!["cache-dir"]),
