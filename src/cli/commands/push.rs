@@ -79,11 +79,11 @@ pub struct PushArgs {
     /// Sign with this sigstore private key
     ///
     /// skopeo signs all images and their attachments. `skopeo generate-sigstore-key` makes a key.
-    #[arg(long, value_name = "KEY", requires = "sign_passphrase_file")]
+    #[arg(long, value_name = "KEY", requires = "sign_passphrase")]
     pub sign: Option<Utf8PathBuf>,
     /// Read the passphrase of the key from FILE
     #[arg(long, value_name = "FILE", requires = "sign")]
-    pub sign_passphrase_file: Option<Utf8PathBuf>,
+    pub sign_passphrase: Option<Utf8PathBuf>,
     /// Retries after a failure
     ///
     /// kcompile tries again if the registry or the network fails.
@@ -105,7 +105,7 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         tls_verify: args.tls_verify,
         authfile: args.authfile.as_deref().map(|path| host.absolute(path)),
         retry_times: args.retry_times,
-        signing_key: args.sign.as_deref().zip(args.sign_passphrase_file.as_deref()).map(
+        signing_key: args.sign.as_deref().zip(args.sign_passphrase.as_deref()).map(
             |(key, passphrase)| SigningKey {
                 path: host.absolute(key),
                 passphrase_file: host.absolute(passphrase),

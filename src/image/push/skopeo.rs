@@ -38,7 +38,7 @@ impl ImageCopy {
             [
                 "--sign-by-sigstore-private-key".to_owned(),
                 path.to_string(),
-                "--sign-passphrase-file".to_owned(),
+                "--sign-passphrase".to_owned(),
                 passphrase_file.to_string(),
             ]
         });

@@ -262,7 +262,7 @@ fn write_keys(machines: &Machines) -> Option<()> {
     let layout = machines.first.path("work/probe");
     let image = put_image_for(&layout, &[], host_arch());
     put_index(&layout, &[named(image, "1")]);
-    let probe = machines.push("probe", "--sign first.key --sign-passphrase-file passphrase probe");
+    let probe = machines.push("probe", "--sign first.key --sign-passphrase passphrase probe");
     if probe.code != 0 {
         assert!(probe.stderr.contains("signing needs a skopeo with sigstore signatures"), "{}", probe.stderr);
         skipped("this skopeo cannot make sigstore signatures");
@@ -277,7 +277,7 @@ fn images_need_the_signature_of_the_users_key() {
     if write_keys(&machines).is_none() {
         return;
     }
-    let signed = "--sign first.key --sign-passphrase-file passphrase";
+    let signed = "--sign first.key --sign-passphrase passphrase";
     machines.publish("test", "", signed);
     let build = machines.plan_tag("test", &bin());
     machines.compiles(
