@@ -98,6 +98,17 @@ impl LockFile {
         self.entries.get(origin)
     }
 
+    /// Returns the origins of all entries, sorted.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Returns the entries without that of `origin`.
+    pub fn without(mut self, origin: &str) -> LockFile {
+        self.entries.remove(origin);
+        self
+    }
+
     /// Adds the entries of `others` for new origins.
     pub fn or(mut self, others: &BTreeMap<String, Locked>) -> LockFile {
         for (origin, locked) in others {

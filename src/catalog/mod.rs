@@ -1,6 +1,7 @@
 //! The files that people edit, `configs/` and `patches/`: the built-in ones, and the user's, which override
 //! them. They are read once at the start.
 
+pub mod entry_text;
 pub mod kernels;
 pub mod lockfile;
 pub mod patches;
@@ -96,6 +97,21 @@ impl ConfigLibrary {
             }
         }
         Ok(())
+    }
+
+    /// Returns the library after a change of the user's file at `path`, which is `name` in the library. `None`
+    /// removes the file.
+    pub fn with_file(mut self, name: &str, path: &Utf8Path, text: Option<&str>) -> ConfigLibrary {
+        if let Some(layers) = self.files.get_mut(name) {
+            layers.retain(|layer| layer.origin != path.as_str());
+            if layers.is_empty() {
+                self.files.remove(name);
+            }
+        }
+        if let Some(text) = text {
+            self.add(name.to_owned(), path.to_string(), text.into());
+        }
+        self
     }
 
     /// Returns a library of these names and texts only.

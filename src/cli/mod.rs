@@ -11,6 +11,8 @@ mod man_page;
 mod output;
 mod output_cve;
 mod output_diff;
+mod output_update;
+mod output_update_report;
 mod override_args;
 mod overview;
 mod paint;
@@ -47,7 +49,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, cve, diff, doctor, extract, fetch,
-    inspect, list, make, man, plan, push, toolchain, verify,
+    inspect, list, make, man, plan, push, toolchain, update, verify,
 };
 use overview::{EXAMPLES, OVERVIEW};
 use std::io::Write as _;
@@ -105,6 +107,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Add a kernel to your catalog, with a migrated config
     Add(add::AddArgs),
+    /// Update the kernels of your catalog to newer releases
+    Update(update::UpdateArgs),
     /// Show, compare and edit configs
     Config(ConfigCommand),
     /// Show what an image contains and what it was built from
@@ -148,6 +152,7 @@ impl Command {
             Command::Build(args) | Command::Plan(args) => args.options.make.progress.clone(),
             Command::Fetch(args) => args.progress.clone(),
             Command::Add(args) => args.make.progress.clone(),
+            Command::Update(args) => args.make.progress.clone(),
             Command::Config(args) => args.progress(),
             Command::Make(args) => args.make.progress.clone(),
             Command::Boot(args) => args.progress.clone(),
@@ -242,6 +247,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Doctor(args) => doctor::doctor(args, host, reporter),
         Command::Check(args) => check::check(args, host, reporter),
         Command::Add(args) => add::add(args, host, reporter),
+        Command::Update(args) => update::update(args, host, reporter),
         Command::Config(args) => config::config(args, host, reporter),
         Command::Inspect(args) => inspect::inspect(args, host, reporter),
         Command::Extract(args) => extract::extract(args, host, reporter),

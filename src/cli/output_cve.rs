@@ -203,7 +203,7 @@ pub fn markdown(view: &View<'_>, shown: &[Verdict]) -> String {
 }
 
 /// Escapes what Markdown or HTML would interpret, since titles and paths come from other people.
-fn escape_markdown(text: &str) -> String {
+pub fn escape_markdown(text: &str) -> String {
     let mut escaped = String::new();
     for c in escape_control(text).replace('\n', " ").chars() {
         match c {

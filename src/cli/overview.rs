@@ -11,7 +11,7 @@ Examples:
 
 Commands:
   build      build  plan  fetch  make  doctor
-  configs    list  check  config  add
+  configs    list  check  config  add  update
   images     inspect  extract  boot  verify  cve  diff  push
   cache      cache  ccache  toolchain  clean
   help       help  man  completions

@@ -17,7 +17,7 @@ pub use base_config::{BaseConfig, config_name};
 pub use inputs::{Inputs, LocalSource, PinnedCompiler, Text, Toolchain, with_compiler_names};
 pub use source::{
     Check, DEFAULT_BRANCH, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
-    VerificationStep, pin, release_url,
+    VerificationStep, git_branch, pin, release_url,
 };
 
 use crate::catalog::kernels::Catalog;

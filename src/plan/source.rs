@@ -273,6 +273,12 @@ pub fn release_url(server: &str, version: KernelVersion) -> String {
     }
 }
 
+/// Returns the repository and the reference of a git source, with their defaults.
+pub fn git_branch(url: Option<&str>, reference: Option<&str>, version: VersionRequest) -> (String, String) {
+    let reference = reference.map_or_else(|| format!("{DEFAULT_BRANCH}{version}"), str::to_owned);
+    (url.unwrap_or(CLOUD_HYPERVISOR_LINUX).to_owned(), reference)
+}
+
 /// Returns the source of a plan. `version` and `found` are what is known of it.
 pub(super) fn plan(
     request: &Request,
@@ -283,9 +289,7 @@ pub(super) fn plan(
     let mut plan = match &request.source {
         SourceSpec::KernelOrg => kernel_org(request, inputs, version)?,
         SourceSpec::Git { url, reference } => {
-            let url = url.clone().unwrap_or_else(|| CLOUD_HYPERVISOR_LINUX.to_owned());
-            let reference =
-                reference.clone().unwrap_or_else(|| format!("{DEFAULT_BRANCH}{}", request.version));
+            let (url, reference) = git_branch(url.as_deref(), reference.as_deref(), request.version);
             let name = format!("{url}#{reference}");
             let location = SourceLocation::Git { url, reference };
             let origin = location.is_remote().then(|| name.clone());

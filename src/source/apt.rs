@@ -165,6 +165,11 @@ fn stored_deb(
     Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, archive)| archive))
 }
 
+/// Returns the newest of several versions of a package.
+pub fn newest<'a>(versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    versions.max_by_key(|version| version_key(version))
+}
+
 /// Returns a key that orders package versions as in deb-version(7): by epoch, upstream version and revision.
 fn version_key(version: &str) -> (u64, Vec<VersionPart>, Vec<VersionPart>) {
     let (epoch, version) = version.split_once(':').unwrap_or(("0", version));

@@ -74,6 +74,26 @@ pub(super) fn fetch(
     }
 }
 
+/// Returns the commit of a branch on a server. Fetches no objects. `None` means that `reference` does not move, as
+/// a tag or a commit, or that the repository is on this machine, which no lock file pins.
+///
+/// # Errors
+///
+/// Exit code 3: the server cannot be reached, or has no such branch.
+pub fn branch_commit(url: &str, reference: &str, ctx: &FetchContext<'_>) -> Result<Option<CommitId>> {
+    if is_commit(reference) || url.starts_with('/') || url.starts_with("file://") {
+        return Ok(None);
+    }
+    if ctx.offline {
+        return Err(Error::fetch(format!("--offline: cannot ask {url} for {reference}")));
+    }
+    let resolved = git_fetch::resolve_ref(url, reference, ctx)??;
+    if resolved.name.starts_with("refs/tags/") {
+        return Ok(None);
+    }
+    commit_id(&resolved.object).map(Some)
+}
+
 /// Writes the tree of `reference` in the local repository `local`.
 fn read_local(
     local: &Utf8Path,

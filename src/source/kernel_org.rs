@@ -5,21 +5,20 @@ use super::archive_store::{self, StoredArchive};
 use super::context::FetchContext;
 use super::download::ResumePolicy;
 use super::http::Http;
-use super::kernel_proofs::{fetch_checksums, fetch_proofs, parse_checksums};
+use super::kernel_proofs::fetch_proofs;
 use super::kernel_release::{Archive, Release, open_archive};
-use super::releases::{Releases, newest_listed};
+use super::newest_release::{newest_of, try_mirrors};
 use super::tree::Tree;
 use super::tree_store::{find_usable, store, store_unpinned};
 use crate::cache::ScratchDir;
-use crate::catalog::kernels::end_of_life_warning;
-use crate::kernel::{Channel, KernelVersion, SourceDigest, VersionRequest};
+use crate::kernel::{KernelVersion, SourceDigest, VersionRequest};
 use crate::plan::{Check, KERNEL_ORG, Pin, SourceIdentity, VerificationStep, pin, release_url};
 use crate::report::PhaseGuard;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{open_to_write, remove_tree};
 use crate::util::read::Links;
-use crate::util::text::{file_name, format_age};
+use crate::util::text::file_name;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io;
@@ -50,7 +49,7 @@ pub(super) fn fetch(
     let fetched = try_mirrors(mirrors, ctx, |mirror| {
         let version = match version {
             VersionRequest::Exact(version) => version,
-            VersionRequest::Series(major, minor) => find_newest(&http, mirror, (major, minor), ctx)?,
+            VersionRequest::Series(major, minor) => newest_of(&http, mirror, (major, minor), ctx)?,
         };
         fetch_from(version, mirror, &http, ctx, phase)
     });
@@ -65,73 +64,6 @@ pub(super) fn fetch(
             ))
         }
         (fetched, _) => fetched,
-    }
-}
-
-/// Returns the version that `channel` has today.
-pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
-    let http = if ctx.offline { None } else { Some(Http::new(ctx)?) };
-    let kernel_org = [KERNEL_ORG.to_owned()];
-    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
-    try_mirrors(mirrors, ctx, |mirror| {
-        let mirror = mirror.trim_end_matches('/');
-        let releases = Releases::load(mirror, ctx.cache, http.as_ref())?;
-        let version = releases.as_ref().and_then(|releases| releases.of(channel));
-        let Some((version, releases)) = version.zip(releases) else {
-            let why = if ctx.offline { "is not in the cache" } else { "does not have that version" };
-            return Err(Error::fetch(format!("cannot resolve `{channel}`: releases.json of {mirror} {why}"))
-                .hint("name a version, such as 6.1.7"));
-        };
-        let age = format_age(releases.age);
-        ctx.reporter
-            .note(&format!("{channel} is Linux {version}, according to the releases.json of {age} ago"));
-        Ok(version)
-    })
-}
-
-/// Tries one mirror after the other, while they fail with exit code 3.
-pub(super) fn try_mirrors<T>(
-    mirrors: &[String],
-    ctx: &FetchContext<'_>,
-    mut attempt: impl FnMut(&str) -> Result<T>,
-) -> Result<T> {
-    let mut last = None;
-    for mirror in mirrors {
-        if let Some(error) = last.take() {
-            ctx.reporter.note(&format!("{error}; trying the next mirror"));
-        }
-        match attempt(mirror) {
-            Err(error) if error.kind == Kind::Fetch => last = Some(error),
-            done => return done,
-        }
-    }
-    Err(last.unwrap_or_else(|| Error::usage("no mirror to fetch from")))
-}
-
-/// Finds the newest release of a series by `releases.json`, the list of checksums or the directory listing.
-fn find_newest(
-    http: &Http<'_>,
-    mirror: &str,
-    series: (u32, u32),
-    ctx: &FetchContext<'_>,
-) -> Result<KernelVersion> {
-    if let Some(releases) = Releases::load(mirror, ctx.cache, Some(http))? {
-        if releases.has_ended(series) {
-            ctx.reporter.warning(end_of_life_warning(series, None));
-        }
-        if let Some(version) = releases.newest(series) {
-            return Ok(version);
-        }
-    }
-    let list = fetch_checksums(http, mirror, series.0, ctx)?.unwrap_or_default().text;
-    let listed =
-        parse_checksums(&list).map(|(version, _)| version).filter(|version| version.series() == series);
-    match listed.max() {
-        Some(version) => Ok(version),
-        None => newest_listed(http, mirror, series)?.ok_or_else(|| {
-            Error::fetch(format!("{mirror} lists no release of Linux {}.{}", series.0, series.1))
-                .hint("`kcompile list` shows the known kernels")
-        }),
     }
 }
 

@@ -5,6 +5,7 @@ mod apt;
 mod archive;
 mod archive_store;
 mod bundle;
+mod changelog;
 mod check;
 mod context;
 mod directory;
@@ -22,6 +23,7 @@ mod http;
 mod kernel_org;
 mod kernel_proofs;
 mod kernel_release;
+mod newest_release;
 mod patched_tree;
 mod prebuilt;
 mod probe;
@@ -37,12 +39,15 @@ mod tree_store;
 mod tree_writer;
 mod walk;
 
-pub use apt::{candidate as apt_candidate, state as apt_state};
+pub use apt::{candidate as apt_candidate, newest as newest_package, state as apt_state};
 pub use bundle::{import as import_bundle, write as write_bundle};
+pub use changelog::count_commits;
 pub use check::{cached_archive_name, cached_version, check_archive_entry, check_tree_entry};
 pub use context::FetchContext;
 pub use directory::{check_unmodified, reject_inside_source, tree_version};
+pub use git::branch_commit;
 pub use git_data::{DataLimits, DataRepository, cached_data, fetch_data, local_data};
+pub use newest_release::{SeriesState, newest_of_series, resolve};
 pub use patched_tree::patched;
 pub use prebuilt::{PrebuiltArchive, fetch as fetch_prebuilt};
 pub use probe::answers;
@@ -50,7 +55,7 @@ pub use tree::{BUILD_DIR_PREFIX, Tree};
 pub use tree_manifest::stat as tree_stat;
 
 use crate::catalog::lockfile;
-use crate::kernel::{Channel, CommitId, KernelVersion, VersionRequest};
+use crate::kernel::{CommitId, VersionRequest};
 use crate::plan::{KERNEL_ORG, Plan, SourceIdentity, SourceLocation, SourcePlan, release_url};
 use crate::report::{Phase, PhaseGuard};
 use crate::util::error::{Error, Result};
@@ -114,11 +119,6 @@ pub fn find_cached(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Option<Tree>> 
 fn with_origin(tree: Tree, source: &SourcePlan) -> Tree {
     let origin = source.origin.clone().or(tree.identity.origin);
     Tree { identity: SourceIdentity { origin, ..tree.identity }, ..tree }
-}
-
-/// Returns the version that a channel of kernel.org has today. Without `mirrors`, asks kernel.org.
-pub fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
-    kernel_org::resolve(channel, mirrors, ctx)
 }
 
 /// Fails if the source has changed since its first use. `--update-lock` accepts the change.

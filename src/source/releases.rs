@@ -108,6 +108,13 @@ impl Releases {
             .max()
     }
 
+    /// Returns the newest release of the first longterm series after `series`.
+    pub(super) fn next_longterm(&self, series: (u32, u32)) -> Option<KernelVersion> {
+        let longterm = self.list.releases.iter().filter(|one| one.moniker == "longterm" && !one.iseol);
+        let versions = longterm.filter_map(|one| one.version.parse::<KernelVersion>().ok());
+        versions.filter(|version| version.series() > series).min_by_key(|version| version.series())
+    }
+
     /// Returns whether the series is no longer maintained.
     pub(super) fn has_ended(&self, series: (u32, u32)) -> bool {
         self.list.releases.iter().any(|release| {
@@ -167,6 +174,10 @@ mod tests {
         assert_eq!(releases.newest((6, 1)).unwrap().to_string(), "6.1.158");
         assert_eq!((releases.newest((7, 3)), releases.newest((5, 2))), (None, None));
         assert!(releases.has_ended((7, 1)) && !releases.has_ended((7, 2)));
+        let next = |series| releases.next_longterm(series).map(|version| version.to_string());
+        assert_eq!(next((5, 2)).as_deref(), Some("6.1.158"));
+        assert_eq!(next((6, 1)).as_deref(), Some("6.6.152"));
+        assert_eq!(next((6, 18)), None);
         assert!(parse("x", "<html>").is_err());
     }
 

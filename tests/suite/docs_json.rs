@@ -22,6 +22,7 @@ const SECTIONS: [&str; 27] = [
     "config-diff",
     "config-why",
     "add",
+    "update",
     "inspect",
     "verify",
     "cve",

@@ -63,6 +63,8 @@ mod commands {
     mod terminal;
     mod toolchain;
     mod unknown_symbols;
+    mod update;
+    mod update_report;
     mod user_config;
     mod verify;
     mod verify_names;

@@ -97,7 +97,7 @@ fn new_kernel_requests<'a>(
             TargetArgs { hypervisor: Some(request.flavor).into(), arch: vec![request.arch], source: None };
         let options = Options { target, ..options.clone() };
         let older = one_request(&base.version.in_catalog(), &options, ctx)?;
-        Ok(NewKernelRequest { request, base, older })
+        Ok(NewKernelRequest { config_version: request.version, request, base, older: Some(older) })
     };
     requests(slice::from_ref(&args.version), options, ctx)?.into_iter().map(with_base).collect()
 }

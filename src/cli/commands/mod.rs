@@ -23,4 +23,5 @@ pub mod man;
 pub mod plan;
 pub mod push;
 pub mod toolchain;
+pub mod update;
 pub mod verify;

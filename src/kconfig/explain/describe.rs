@@ -27,6 +27,28 @@ pub struct Description {
     pub implied_by: Vec<DescribedSelector>,
 }
 
+impl Description {
+    /// Says in a few words why the symbol has its value: what selects it, what it lacks, or its default.
+    pub fn why(&self) -> Option<String> {
+        let is_on = self.value.as_deref().is_some_and(|value| value != "n");
+        let selector = self.selected_by.iter().find(|one| one.value != "n").filter(|_| is_on);
+        if let Some(DescribedSelector { symbol, .. }) = selector {
+            return Some(format!("selected by {symbol}"));
+        }
+        let conditions = self.definitions.iter().flat_map(|one| one.depends.iter().chain(&one.prompt_if));
+        let unmet = conditions.filter_map(|condition| condition.unmet.as_ref()).next().filter(|_| !is_on);
+        if let Some(unmet) = unmet {
+            return Some(format!("depends on {unmet}"));
+        }
+        let definition = self.definitions.iter().find(|definition| definition.prompt)?;
+        let prompt = definition.prompt_text.as_deref().unwrap_or_default();
+        Some(match definition.defaults.first() {
+            Some(default) => format!("{prompt}; the default is {default}"),
+            None => format!("{prompt}; off by default"),
+        })
+    }
+}
+
 /// One `config` of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DescribedDefinition {

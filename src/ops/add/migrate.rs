@@ -4,7 +4,7 @@ use super::NewKernelRequest;
 use crate::catalog::ConfigLibrary;
 use crate::catalog::project::ProjectDirs;
 use crate::kbuild::{BuildDir, Configured};
-use crate::kconfig::explain::{self, Renames};
+use crate::kconfig::explain::{self, Kernel, Renames};
 use crate::kconfig::requirements::{self, CheckInput, RequirementResult, Stage, Tally};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
 use crate::kernel::{Arch, KernelVersion, VersionRequest};
@@ -53,7 +53,7 @@ pub struct MigratedConfig {
     pub profiles: Vec<Tally>,
     /// The text of the new config.
     #[serde(skip)]
-    pub(super) text: String,
+    pub text: String,
 }
 
 /// A new setting without which old ones do not take effect in this kernel.
@@ -70,6 +70,9 @@ pub struct AddedSetting {
 pub struct UpstreamChanges {
     pub version: String,
     pub differences: Comparison,
+    /// Why symbols of the new kernel have their values, as far as its Kconfig files say so.
+    #[serde(skip)]
+    pub reasons: BTreeMap<String, String>,
 }
 
 /// Returns the config to migrate for `request`: that of `from`, or else of the nearest version.
@@ -95,13 +98,13 @@ pub fn base<'a>(
 }
 
 /// Migrates the config. Returns it with the identity of the source.
-pub(super) fn migrate(
+pub(in crate::ops) fn migrate(
     requested: &NewKernelRequest<'_>,
     dirs: &ProjectDirs,
     ctx: &Context<'_>,
 ) -> Result<(SourceIdentity, MigratedConfig)> {
-    let NewKernelRequest { request, base, older } = requested;
-    let name = config_name(request.flavor, request.arch, request.version);
+    let NewKernelRequest { request, base, config_version, older } = requested;
+    let name = config_name(request.flavor, request.arch, *config_version);
     let path = dirs.path_of(&name);
     if path.exists() && base.name() != name {
         return Err(Error::usage(format!("{path} exists already"))
@@ -110,7 +113,7 @@ pub(super) fn migrate(
     let profiles = requirements::read_all(ctx.library, &request.profiles)?;
     let mut inputs = ctx.inputs(request)?;
     inputs.config = Some(Text { name: base.name(), text: base.text.to_owned() });
-    let (source, mut migrated, config, symbols) =
+    let (source, mut migrated, config, symbols, tree) =
         config::with_configured_inputs(request, &inputs, ctx, |dir, plan, tree, configured| {
             let mut migration = Migration::new(plan, tree, ctx, base.text)?;
             let configured = migration.converge(dir, configured)?;
@@ -129,10 +132,14 @@ pub(super) fn migrate(
                 profiles: requirements::tallies(&results),
                 text,
             };
-            Ok((tree.identity.clone(), migrated, configured.config, symbols))
+            Ok((tree.identity.clone(), migrated, configured.config, symbols, tree.path.clone()))
         })?;
     // Runs after the first build directory is unlocked, since both kernels may share it.
-    let changes = match upstream_changes(older, &config, &symbols, ctx)? {
+    let changes = match older {
+        Some(older) => upstream_changes(older, &config, &symbols, ctx)?,
+        None => None,
+    };
+    let changes = match changes {
         Some((changes, old)) => {
             let version = source.version;
             let new = CheckInput { config: &config, version, arch: request.arch, stage: Stage::Final };
@@ -150,8 +157,23 @@ pub(super) fn migrate(
         let listed = listed.chain(migrated.added.iter().map(|one| &one.setting.symbol));
         let listed: HashSet<&str> = listed.map(String::as_str).collect();
         changes.differences.retain(|symbol| !listed.contains(symbol));
+        let renames = Renames::read(ctx.library)?;
+        let kernel =
+            Kernel { tree: &tree, arch: request.arch, version: Some(source.version), renames: &renames };
+        changes.reasons = reasons(&changes.differences, &config, &kernel);
     }
     Ok((source, migrated))
+}
+
+/// Returns why the settings of `config` that are new or changed have their values.
+fn reasons(differences: &Comparison, config: &Config, kernel: &Kernel<'_>) -> BTreeMap<String, String> {
+    let new = differences.new.iter().filter(|one| one.is_on()).map(|one| &one.symbol);
+    let names: Vec<String> = new.chain(differences.changed.iter().map(|one| &one.symbol)).cloned().collect();
+    if names.is_empty() {
+        return BTreeMap::new();
+    }
+    let described = explain::describe(&names, config, kernel).unwrap_or_default();
+    described.into_iter().filter_map(|one| Some((one.symbol.clone(), one.why()?))).collect()
 }
 
 /// Checks the new config against every other profile that the old one met. What it no longer meets is a warning.
@@ -201,7 +223,7 @@ fn upstream_changes(
             let mut differences = kconfig::compare(&old, config, &Renames::read(ctx.library)?);
             let can_be_set = |symbol: &str| symbols.get(symbol).or(old_symbols.get(symbol)) != Some(&false);
             differences.retain(can_be_set);
-            Ok(Some((UpstreamChanges { version, differences }, old)))
+            Ok(Some((UpstreamChanges { version, differences, reasons: BTreeMap::new() }, old)))
         }
         Err(error) if matches!(error.kind, Kind::Interrupted(_)) => Err(error),
         Err(error) => {

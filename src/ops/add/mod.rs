@@ -3,26 +3,23 @@
 
 mod migrate;
 
-pub use migrate::{AddedSetting, MigratedConfig, base};
+pub(super) use migrate::migrate;
+pub use migrate::{AddedSetting, MigratedConfig, UpstreamChanges, base};
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry, Status};
-use crate::catalog::text::read_optional_text;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::ops::catalog_files::{CATALOG, FileChange, user_catalog, write_all};
 use crate::ops::context::Context;
 use crate::plan::request::Request;
 use crate::plan::{BaseConfig, SourceIdentity, VerificationStep};
-use crate::util::error::{Error, Kind, Result, ResultExt};
-use crate::util::fs::{create_dir, lock_dir, write_atomically};
-use crate::util::read::{Links, MAX_CONFIG, MAX_TOML};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
+use crate::util::fs::lock_dir;
 use crate::util::text::sanitize_line;
 use crate::util::time;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
-use std::fs;
-
-/// The catalog's name in the library.
-const CATALOG: &str = "configs/kernels.toml";
 
 /// A kernel that is ready to be added.
 #[derive(Debug, Serialize)]
@@ -41,8 +38,10 @@ pub struct NewKernel {
 pub struct NewKernelRequest<'a> {
     pub request: Request,
     pub base: BaseConfig<'a>,
-    /// The kernel that the config belongs to.
-    pub older: Request,
+    /// The version or series in the name of the new config.
+    pub config_version: VersionRequest,
+    /// The kernel that the config belongs to. Without it, the two kernels are not compared.
+    pub older: Option<Request>,
 }
 
 /// Fetches the source and migrates the configs. Of the user's files, it writes only the lock file.
@@ -85,7 +84,7 @@ pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<
 
 /// Returns the digest for the catalog, which only an authenticated release of kernel.org has. Other sources
 /// are pinned in the lock file, since a digest in the catalog counts as verification.
-fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::util::digest::Sha256> {
+pub(super) fn pin(request: &Request, source: &SourceIdentity) -> Option<Sha256> {
     let is_release =
         request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
     source.digest.sha256().filter(|_| is_release && source.is_authenticated())
@@ -108,33 +107,8 @@ pub fn write(new_kernel: &NewKernel, ctx: &Context<'_>) -> Result<()> {
     Catalog::read(&ConfigLibrary::from_texts([(CATALOG, text.as_str())]))?;
     // The entry is written last. If the process is killed before, a config without an entry is left.
     let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
-    let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
-    for (path, text) in files {
-        let old = read_optional_text(path, Links::Follow, MAX_CONFIG)?;
-        let parent = path.parent().expect("a file is in a directory");
-        let done = create_dir(parent).and_then(|()| write_atomically(path, text.as_bytes()));
-        if let Err(error) = done {
-            before.iter().rev().for_each(|(path, old)| restore(path, old.as_deref()));
-            return Err(error);
-        }
-        before.push((path, old));
-    }
-    Ok(())
-}
-
-/// Restores the old text of `path`. Errors are ignored, since the first one is reported.
-fn restore(path: &Utf8Path, text: Option<&str>) {
-    let _ = match text {
-        Some(text) => write_atomically(path, text.as_bytes()),
-        None => fs::remove_file(path).context(Kind::Build, || format!("cannot remove {path}")),
-    };
-}
-
-/// Reads the user's catalog. Returns its text, if it exists, and its entries.
-fn user_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
-    let text = read_optional_text(path, Links::Follow, MAX_TOML)?;
-    let catalog = Catalog::read(&ConfigLibrary::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
-    Ok((text, catalog))
+    let changes = files.map(|(path, text)| FileChange { path: path.clone(), text: Some(text.clone()) });
+    write_all(&changes.collect::<Vec<_>>())
 }
 
 fn check_new(
@@ -177,7 +151,7 @@ fn with_entry(text: &str, entry: &Entry, pin_comment: &str) -> String {
 }
 
 /// Formats how the source was verified, for the comment after its digest.
-fn pin_comment(source: &SourceIdentity, now: u64) -> String {
+pub(super) fn pin_comment(source: &SourceIdentity, now: u64) -> String {
     let proofs = source.checks.iter().filter(|check| {
         check.step != VerificationStep::LockFile && check.status == crate::plan::StepStatus::Authenticated
     });
@@ -195,7 +169,7 @@ mod tests {
             flavor: Flavor::Firecracker,
             arch: vec![Arch::Amd64, Arch::Arm64],
             source: Some("git+https://example.org/\"x\"#y".into()),
-            sha256: Some(crate::util::digest::Sha256::of("x")),
+            sha256: Some(Sha256::of("x")),
             status: Status::Untested,
             supported_source: None,
             note: Some("its config was carried over from 6.1".into()),

@@ -55,6 +55,17 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             "add",
             vec![TARGET, CATALOG, KBUILD, SOURCE, "from require jobs progress quiet verbose dry-run json"],
         ),
+        (
+            "update",
+            vec![
+                "fc ch flavor write build boot report output data max-age require",
+                CATALOG,
+                KBUILD,
+                COMPILE,
+                SOURCE,
+                "jobs progress quiet verbose json",
+            ],
+        ),
         ("config", vec![]),
         ("config show", [&final_config[..], &["minimal"]].concat()),
         ("config diff", [&final_config[..], &["all only settable"]].concat()),

@@ -110,6 +110,7 @@ pub(crate) fn schema_of(options: &[&str]) -> &'static str {
         ["config", "diff", ..] => "config-diff",
         ["config", "why", ..] => "config-why",
         ["add", ..] => "add",
+        ["update", ..] => "update",
         ["inspect", ..] => "inspect",
         ["verify", ..] => "verify",
         ["cve", ..] => "cve",
