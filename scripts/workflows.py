@@ -10,10 +10,12 @@ from ruamel.yaml import YAML
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ACTION = ROOT / "action.yml"
+UPDATE_ACTION = ROOT / "update/action.yml"
+ACTIONS = [ACTION, UPDATE_ACTION]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 # The context of a job that uses the action of its own checkout.
-GITHUB = {"actor": "octocat", "action_ref": "", "action_repository": ""}
+GITHUB = {"actor": "octocat", "action_ref": "", "action_repository": "", "ref_name": "main"}
 
 
 def load(path):
@@ -52,9 +54,9 @@ def run(script, shell, env, temp, cwd, may_fail=False):
     return outputs(output)
 
 
-def run_action(given, temp, cwd):
-    """Runs those steps of action.yml that are scripts. Returns the outputs of each."""
-    action = load(ACTION)
+def run_action(given, temp, cwd, path=ACTION, more=None):
+    """Runs those steps of an action that are scripts, with `more` variables. Returns the outputs of each."""
+    action = load(path)
     inputs = {name: given.get(name, str(one.get("default", ""))) for name, one in action["inputs"].items()}
     steps = {}
 
@@ -75,5 +77,6 @@ def run_action(given, temp, cwd):
         else:
             print(f"running: {name}", flush=True)
             env = {key: EXPRESSION.sub(value, text) for key, text in step.get("env", {}).items()}
+            env |= {"GITHUB_ACTION_PATH": str(path.parent)} | (more or {})
             steps[step.get("id", name)] = run(step["run"], step["shell"], env, temp, cwd)
     return steps
