@@ -8,7 +8,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/json.md"
 /// What follows this line is generated.
 const MARKER: &str = "<!-- Generated from the files in schemas/. -->\n";
 /// The sections, in the order in which a new user meets the commands.
-const SECTIONS: [&str; 27] = [
+const SECTIONS: [&str; 28] = [
     "error",
     "event",
     "build",
