@@ -83,7 +83,7 @@ pub struct UpdateArgs {
     /// git.kernel.org.
     #[arg(long, value_name = "DIR|git+URL", help_heading = "Network and cache")]
     data: Option<DataSource>,
-    /// Fetch records again that are older
+    /// Fetch older records again
     ///
     /// AGE is such as 12h or 7d. The default is 1d.
     #[arg(long, value_name = "AGE", value_parser = parse_age, default_value = "1d", help_heading = "Network and cache")]

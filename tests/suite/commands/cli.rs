@@ -104,7 +104,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         (
             "push",
             vec![
-                "output tls-verify authfile retry-times progress quiet verbose dry-run json no-attest no-overwrite tag-series tag-build sign sign-passphrase-file",
+                "output tls-verify authfile retry-times progress quiet verbose dry-run json no-attest no-overwrite tag-series tag-build sign sign-passphrase",
             ],
         ),
         ("cache dir", vec!["cache-dir"]),
