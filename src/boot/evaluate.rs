@@ -5,7 +5,7 @@ use super::console::{Console, GuestCheck, KernelIssueKind, ModuleLoad};
 use super::machine::Accelerator;
 use super::module_order::Module;
 use super::report::{
-    BootReport, CHECKS, Check, CheckStatus, ExitReason, Group, ModuleFailure, Modules, Requirement,
+    BootReport, CHECKS, Check, CheckSpec, CheckStatus, ExitReason, ModuleFailure, Modules, Requirement,
 };
 use crate::util::error::without_number;
 use crate::util::text::{format_duration, pluralize};
@@ -49,7 +49,7 @@ pub(super) fn evaluate(console: &Console, run: RunRecord<'_>, required: &[Requir
     let exit_reason = exit_reason(console, &run);
     let mut report = BootReport {
         modules: modules(console, run.modules),
-        checks: checks(console, &run),
+        checks: checks(console, &run, required),
         target: run.target,
         passed: false,
         failures: Vec::new(),
@@ -89,29 +89,22 @@ fn failures(report: &BootReport, expected: Option<&str>, required: &[Requirement
         // What init did not get to is a consequence, not another failure.
         return failures;
     }
-    let requires =
-        |requirement: &Requirement| required.contains(&Requirement::All) || required.contains(requirement);
-    if requires(&Requirement::Modules) {
+    if required.iter().any(|one| matches!(one, Requirement::All | Requirement::Modules)) {
         failures.extend(report.modules.failed.iter().map(|one| format!("{}: {}", one.module, one.reason)));
         let not_run = report.modules.not_run;
         failures.extend(
             (not_run > 0).then(|| format!("init did not reach {}", pluralize(not_run, "module", "modules"))),
         );
     }
-    for (check, spec) in report.checks.iter().zip(CHECKS) {
-        let group = match spec.group {
-            Group::Devices => Requirement::Devices,
-            Group::Kubernetes => Requirement::Kubernetes,
-        };
-        let is_required = requires(&group) || required.contains(&Requirement::Check(check.name));
+    for check in report.checks.iter().filter(|check| check.is_required) {
         match check.status {
-            CheckStatus::Failed if is_required => {
+            CheckStatus::Failed => {
                 failures.push(format!("{} ({}): {}", check.name, check.what, check.text));
             }
-            CheckStatus::NotRun if is_required => {
+            CheckStatus::NotRun => {
                 failures.push(format!("{}: init did not run this check", check.name));
             }
-            _ => {}
+            CheckStatus::Passed | CheckStatus::Skipped => {}
         }
     }
     let warnings = report.issues.len() + report.more_issues;
@@ -151,15 +144,15 @@ fn modules(console: &Console, order: &[Module]) -> Modules {
     modules
 }
 
-fn checks(console: &Console, run: &RunRecord<'_>) -> Vec<Check> {
-    let check = |name, what| {
-        let Some(check) = console.checks.iter().find(|check| check.name == name) else {
-            return Check { name, what, status: CheckStatus::NotRun, text: String::new() };
-        };
-        let (status, text) = check_result(check, run);
-        Check { name, what, status, text }
+fn checks(console: &Console, run: &RunRecord<'_>, required: &[Requirement]) -> Vec<Check> {
+    let check = |CheckSpec { name, group, what }: CheckSpec| {
+        let found = console.checks.iter().find(|check| check.name == name);
+        let not_run = (CheckStatus::NotRun, String::new());
+        let (status, text) = found.map_or(not_run, |check| check_result(check, run));
+        let requires = |one: &Requirement| one.includes(group) || *one == Requirement::Check(name);
+        Check { name, what, status, is_required: required.iter().any(requires), text }
     };
-    CHECKS.iter().map(|spec| check(spec.name, spec.what)).collect()
+    CHECKS.into_iter().map(check).collect()
 }
 
 fn check_result(check: &GuestCheck, run: &RunRecord<'_>) -> (CheckStatus, String) {

@@ -59,6 +59,7 @@ pub struct Options {
     /// KVM or emulation, or `None` to use what works here.
     pub accelerator: Option<Accelerator>,
     pub root: RootChoice,
+    /// Empty means what the kernel's variant is for.
     pub required: Vec<Requirement>,
     /// The time after which a boot hangs.
     pub limit: Duration,
@@ -72,7 +73,7 @@ impl Default for Options {
             vmm: Vmm::default(),
             accelerator: None,
             root: RootChoice::default(),
-            required: vec![Requirement::All],
+            required: Vec::new(),
             limit: Duration::from_secs(600),
             append: None,
         }
@@ -142,7 +143,9 @@ pub fn boot(
         notes,
         console: log_path.clone(),
     };
-    let report = evaluate(&ended.console, run, &options.required);
+    let default = [Requirement::default_of(target.variant)];
+    let required = if options.required.is_empty() { &default } else { &options.required[..] };
+    let report = evaluate(&ended.console, run, required);
     phase.finish(&report.summary());
     Ok(report)
 }

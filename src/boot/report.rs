@@ -2,6 +2,7 @@
 
 use super::console::KernelIssue;
 use super::machine::Accelerator;
+use crate::kernel::Variant;
 use crate::util::error::{Error, Result};
 use crate::util::text::pluralize;
 use camino::Utf8PathBuf;
@@ -17,6 +18,9 @@ pub(super) struct CheckSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Devices,
+    /// What a sandbox needs, and a Kubernetes node too.
+    Containers,
+    /// What only a Kubernetes node needs.
     Kubernetes,
 }
 
@@ -28,14 +32,14 @@ pub(super) const CHECKS: [CheckSpec; 11] = [
     check("block", Group::Devices, "a readable virtio block device"),
     check("network", Group::Devices, "a virtio network device that comes up"),
     check("vsock", Group::Devices, "virtio sockets to the host"),
-    check("config", Group::Kubernetes, "/proc/config.gz, which kubeadm reads"),
-    check("cgroup2", Group::Kubernetes, "cgroup v2"),
-    check("overlay", Group::Kubernetes, "overlayfs"),
-    check("veth", Group::Kubernetes, "a veth pair"),
+    check("config", Group::Containers, "/proc/config.gz, which kubeadm reads"),
+    check("cgroup2", Group::Containers, "cgroup v2"),
+    check("overlay", Group::Containers, "overlayfs"),
+    check("veth", Group::Containers, "a veth pair"),
     check("bridge", Group::Kubernetes, "a bridge with a veth port"),
     check("nftables", Group::Kubernetes, "an nftables table, chain and rule"),
     check("iptables", Group::Kubernetes, "an iptables rule"),
-    check("namespaces", Group::Kubernetes, "new namespaces of all kinds"),
+    check("namespaces", Group::Containers, "new namespaces of all kinds"),
 ];
 
 /// The number of failures that an error names. It counts the others.
@@ -52,10 +56,33 @@ pub enum Requirement {
     Modules,
     Devices,
     Kubernetes,
+    /// Devices, and what programs in a sandbox need.
+    Sandbox,
     /// The kernel prints no warning.
     Clean,
     /// The check of this name.
     Check(&'static str),
+}
+
+impl Requirement {
+    /// Returns what is required of a kernel if nothing else is.
+    pub(super) fn default_of(variant: Variant) -> Requirement {
+        match variant {
+            Variant::Node => Requirement::All,
+            Variant::Minimal => Requirement::Sandbox,
+        }
+    }
+
+    /// Returns whether a check of this group must pass.
+    pub(super) fn includes(&self, group: Group) -> bool {
+        match self {
+            Requirement::All => true,
+            Requirement::Devices => group == Group::Devices,
+            Requirement::Kubernetes => group != Group::Devices,
+            Requirement::Sandbox => group != Group::Kubernetes,
+            Requirement::None | Requirement::Modules | Requirement::Clean | Requirement::Check(_) => false,
+        }
+    }
 }
 
 impl std::str::FromStr for Requirement {
@@ -68,12 +95,15 @@ impl std::str::FromStr for Requirement {
             "modules" => Requirement::Modules,
             "devices" => Requirement::Devices,
             "kubernetes" => Requirement::Kubernetes,
+            "sandbox" => Requirement::Sandbox,
             "clean" => Requirement::Clean,
             _ => match CHECKS.iter().find(|check| check.name == name) {
                 Some(check) => Requirement::Check(check.name),
                 None => {
                     let checks = CHECKS.map(|check| check.name).join(", ");
-                    return Err(format!("expected all, none, modules, devices, kubernetes, clean, {checks}"));
+                    return Err(format!(
+                        "expected all, none, modules, devices, kubernetes, sandbox, clean, {checks}"
+                    ));
                 }
             },
         })
@@ -138,6 +168,9 @@ pub struct Check {
     pub what: &'static str,
     #[serde(rename = "verdict")]
     pub status: CheckStatus,
+    /// Whether it must pass.
+    #[serde(skip)]
+    pub is_required: bool,
     /// What was found, or what failed and why.
     pub text: String,
 }

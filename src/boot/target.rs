@@ -2,13 +2,13 @@
 
 use crate::image::inspect::{self, ReadCache};
 use crate::image::kernel_image;
-use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::kernel::{Arch, Flavor, KernelVersion, Variant, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, tag_part};
 use crate::plan::annotations;
-use crate::plan::request::BUILTIN_SUFFIX;
+use crate::plan::request::TagSuffix;
 use crate::util::error::{Error, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 #[derive(Clone, Debug)]
 pub struct BootTarget {
@@ -19,6 +19,7 @@ pub struct BootTarget {
     pub modules: Option<Image>,
     pub flavor: Flavor,
     pub arch: Arch,
+    pub variant: Variant,
     /// The release that uname(2) should report.
     pub release: Option<String>,
     pub notes: Vec<String>,
@@ -102,41 +103,67 @@ pub fn from_layout(
         Some(tag) if !name.ends_with(&format!(":{tag}")) => format!("{name}:{tag}"),
         _ => name.to_owned(),
     };
-    Ok(BootTarget { name, kernel, modules, flavor, arch, release, notes })
+    let variant = annotations::variant(kernel.annotation(annotations::VARIANT));
+    Ok(BootTarget { name, kernel, modules, flavor, arch, variant, release, notes })
 }
 
-/// Opens the newest image of this version or series in the layouts of `output`.
+/// A kernel that was built, by its version or series.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltKernel {
+    pub version: VersionRequest,
+    pub variant: Variant,
+}
+
+impl BuiltKernel {
+    /// Selects the newest of `tags` that fits. Of two kernels of one version, it is the one with modules.
+    fn select(self, tags: impl Iterator<Item = String>) -> Option<String> {
+        let fitting = tags.filter_map(|tag| {
+            let (version, suffix) = TagSuffix::split(tag_part(&tag));
+            let built: KernelVersion = version.parse().ok()?;
+            let fits = self.version.admits(built) && suffix.variant() == self.variant;
+            fits.then_some((built, suffix == TagSuffix::None, tag))
+        });
+        fitting.max_by_key(|(built, has_modules, _)| (*built, *has_modules)).map(|(.., tag)| tag)
+    }
+
+    /// Returns the hint for a kernel that is not in `output`.
+    fn hint(self, overrides: Overrides, layouts: &[Utf8PathBuf]) -> String {
+        let of = |variant: Variant| BuiltKernel { variant, ..self };
+        for other in Variant::ALL.iter().filter(|other| **other != self.variant) {
+            let readers = layouts.iter().filter_map(|layout| LayoutReader::open(layout).ok());
+            let found = readers.filter_map(|reader| of(*other).select(reader.names())).next();
+            if let Some(tag) = found {
+                return format!("there is {}; choose it with --variant {other}", tag_part(&tag));
+            }
+        }
+        let mut command = format!("kcompile {}", self.version);
+        command.extend(overrides.flavor.map(|flavor| format!(" --{}", flavor.spec().flag)));
+        command.extend(overrides.arch.map(|arch| format!(" --arch {arch}")));
+        command.extend((!self.variant.is_default()).then(|| format!(" --variant {}", self.variant)));
+        format!("build it with `{command}`, or name a layout")
+    }
+}
+
+/// Opens the newest image of this kernel in the layouts of `output`.
 ///
 /// # Errors
 ///
 /// There is none, or there is one for each hypervisor and no option selects one (exit code 2).
 pub fn from_version(
-    version: VersionRequest,
+    wanted: BuiltKernel,
     output: &Utf8Path,
     overrides: Overrides,
     arch: Arch,
 ) -> Result<BootTarget> {
     let arch = overrides.arch.unwrap_or(arch);
     let flavors = overrides.flavor.map_or(Flavor::ALL.to_vec(), |flavor| vec![flavor]);
+    let layout = |flavor: Flavor| output.join(format!("{}-kernel-bin-{arch}", flavor.spec().image_prefix));
+    let layouts: Vec<Utf8PathBuf> =
+        flavors.into_iter().map(layout).filter(|layout| layout.is_dir()).collect();
     let mut found = Vec::new();
-    for flavor in flavors {
-        let layout = output.join(format!("{}-kernel-bin-{arch}", flavor.spec().image_prefix));
-        if !layout.is_dir() {
-            continue;
-        }
-        let reader = LayoutReader::open(&layout)?;
-        let versions = reader.names().filter_map(|tag| {
-            let own = tag_part(&tag);
-            let plain = own.strip_suffix(BUILTIN_SUFFIX).unwrap_or(own);
-            Some((plain.parse::<KernelVersion>().ok()?, plain == own, tag.clone()))
-        });
-        // Of two kernels of one version, the one with modules.
-        found.extend(
-            versions
-                .filter(|(built, ..)| version.admits(*built))
-                .max_by_key(|(built, has_modules, _)| (*built, *has_modules))
-                .map(|(.., tag)| (layout, tag)),
-        );
+    for layout in &layouts {
+        let reader = LayoutReader::open(layout)?;
+        found.extend(wanted.select(reader.names()).map(|tag| (layout, tag)));
     }
     match &found[..] {
         [(layout, tag)] => {
@@ -150,13 +177,11 @@ pub fn from_version(
             )
         }
         [] => {
-            let mut command = format!("kcompile {version}");
-            command.extend(overrides.flavor.map(|flavor| format!(" --{}", flavor.spec().flag)));
-            command.extend(overrides.arch.map(|arch| format!(" --arch {arch}")));
-            Err(Error::usage(format!("no image of {version} for {arch} in {output}"))
-                .hint(format!("build it with `{command}`, or name a layout")))
+            let what = if wanted.variant.is_default() { "image" } else { "minimal image" };
+            Err(Error::usage(format!("no {what} of {} for {arch} in {output}", wanted.version))
+                .hint(wanted.hint(overrides, &layouts)))
         }
-        _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
+        _ => Err(Error::usage(format!("{output} has an image of {} for each hypervisor", wanted.version))
             .hint(format!("choose one with {}", Flavor::flags()))),
     }
 }

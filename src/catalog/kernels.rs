@@ -2,19 +2,20 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
-use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, Variant, VersionRequest};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Whether an entry is known to work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Built and booted with the config of the same name.
     Supported,
     /// Listed for its checksum, but not built and booted.
+    #[default]
     Untested,
 }
 
@@ -25,6 +26,10 @@ impl Status {
             Status::Supported => "supported",
             Status::Untested => "untested",
         }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Status::default()
     }
 }
 
@@ -47,6 +52,9 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
     pub status: Status,
+    /// The status of the minimal kernel.
+    #[serde(default, skip_serializing_if = "Status::is_default")]
+    pub minimal: Status,
     /// The source that `status` holds for, if it is not the one above. `all` takes the kernel from here.
     #[serde(default, deserialize_with = "deserialize_source", skip_serializing_if = "Option::is_none")]
     pub supported_source: Option<String>,
@@ -61,6 +69,14 @@ impl Entry {
         let version: VersionRequest = self.version.parse().expect("checked when the catalog was read");
         // A series has no checksum, since its newest release changes.
         if self.sha256.is_some() { VersionRequest::Exact(version.floor()) } else { version }
+    }
+
+    /// Returns the status of a variant.
+    pub fn status_of(&self, variant: Variant) -> Status {
+        match variant {
+            Variant::Node => self.status,
+            Variant::Minimal => self.minimal,
+        }
     }
 
     /// Returns whether `version` is spelled as in the catalog. `5.12` and `5.12.0` are two names.
@@ -337,8 +353,14 @@ mod tests {
         for entry in catalog.kernels.iter().filter(|entry| entry.status == Status::Supported) {
             for arch in &entry.arch {
                 let series = entry.version.split('.').take(2).collect::<Vec<_>>().join(".");
-                let name = format!("configs/{}/linux-{}-{series}.config", entry.flavor, arch.spec().kbuild);
-                assert!(library.text(&name).is_some(), "{name} is missing");
+                for suffix in Variant::ALL.iter().map(|variant| variant.spec().config_suffix) {
+                    let name = format!(
+                        "configs/{}/linux-{}-{series}{suffix}.config",
+                        entry.flavor,
+                        arch.spec().kbuild
+                    );
+                    assert!(library.text(&name).is_some(), "{name} is missing");
+                }
             }
         }
     }

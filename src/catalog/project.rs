@@ -10,7 +10,7 @@
 
 use crate::catalog::text::{read_text, read_toml};
 use crate::host::user_config::{self, KnownLauncher};
-use crate::kernel::{Arch, Flavor, ToolchainSpec};
+use crate::kernel::{Arch, Flavor, ToolchainSpec, VariantChoice};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::mirror;
 use crate::util::read::MAX_TOML;
@@ -57,6 +57,9 @@ pub struct Defaults {
     pub flavor: Option<Flavor>,
     #[serde(default)]
     pub arch: Vec<Arch>,
+    /// `--variant`.
+    #[serde(default, deserialize_with = "variant")]
+    pub variant: Option<VariantChoice>,
     /// `--output`. Relative to the project in the file, and absolute here.
     pub output: Option<Utf8PathBuf>,
     /// `--mirror`. `KCOMPILE_MIRROR` overrides it.
@@ -206,6 +209,10 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
 /// Trusts oneself, root, and the owner of the working directory, which may be mounted into a container.
 fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
+}
+
+fn variant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VariantChoice>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 fn toolchain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ToolchainSpec>, D::Error> {

@@ -8,7 +8,7 @@ pub use super::override_args::Overrides;
 pub use super::progress_args::{GlobalArgs, ProgressArgs};
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
-use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec, ToolchainSpec};
+use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec, ToolchainSpec, VariantChoice};
 use crate::oci::Compression;
 use crate::ops::ccache_image::CcacheImage;
 use crate::plan::request::{KernelLink, ModulesLayout};
@@ -39,7 +39,7 @@ pub struct VersionArgs {
     pub versions: Vec<String>,
 }
 
-/// The kernel's hypervisor, architecture and source.
+/// The kernel's hypervisor, architecture, variant and source.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Kernel")]
 pub struct TargetArgs {
@@ -50,6 +50,12 @@ pub struct TargetArgs {
         long_help = format!("Target architecture: {}; repeatable [default: the host's]", Arch::choices())
     )]
     pub arch: Vec<Arch>,
+    /// Variant: node, minimal or all
+    ///
+    /// A minimal kernel is for sandboxes and functions. It has all drivers built in and loads no modules, and its
+    /// tag is VERSION-minimal. The default is node.
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<VariantChoice>,
     #[arg(long, value_name = "SPEC", help = SOURCE_FORMS_SHORT, long_help = source_help())]
     pub source: Option<SourceSpec>,
 }

@@ -20,6 +20,7 @@ mod progress_args;
 mod resolve;
 mod target;
 mod toolchain_choice;
+mod variants;
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, GlobalArgs, ProgressArgs};

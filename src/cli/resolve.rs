@@ -7,18 +7,19 @@ use crate::catalog::project::{FILE, Project};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
 use crate::cli::args::{MakeArgs, Options, SourceArgs};
 use crate::cli::toolchain_choice;
+use crate::cli::variants::variants;
 use crate::host::Host;
 use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
 use crate::kbuild::sandbox::SandboxMode;
 use crate::kconfig::explain::Renames;
-use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, Variant, VersionRequest};
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::ops::toolchain::Toolchain;
 use crate::plan as planning;
 use crate::plan::Plan;
-use crate::plan::request::{ImageChoice, ModuleMode, Request, ToolchainChoice};
+use crate::plan::request::{ImageChoice, ModuleMode, Request, ToolchainChoice, own_profiles};
 use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::mirror;
@@ -196,7 +197,7 @@ pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Resul
     match requests.pop().filter(|_| requests.is_empty()) {
         Some(request) => Ok(request),
         None => Err(Error::usage(format!("{version} names more than one kernel"))
-            .hint("give one version and, with --arch, one architecture")),
+            .hint("give one version, one architecture with --arch and one variant with --variant")),
     }
 }
 
@@ -211,11 +212,11 @@ fn launcher<'a>(options: &'a Options, ctx: &Context<'_>) -> Option<&'a str> {
     (!ctx.offline || !is_remote).then_some(program)
 }
 
-/// Returns one request for each architecture and version. Without versions, the project's are used.
+/// Returns one request for each architecture, version and variant. Without versions, the project's are used.
 ///
 /// # Errors
 ///
-/// Exit code 2: there is no version, or no such kernel.
+/// Exit code 2: there is no version, or no such kernel, or options that exclude each other.
 pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Result<Vec<Request>> {
     let default = &ctx.library.project.defaults.version[..];
     let versions = if versions.is_empty() { default } else { versions };
@@ -235,11 +236,14 @@ pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Re
         return Err(Error::usage("--ccache-from and --ccache-to need ccache as the launcher")
             .hint("remove --launcher, or use --launcher ccache"));
     }
+    let variants = variants(options, &ctx.library.project.defaults)?;
     let mut requests = Vec::new();
     for arch in arches(options, &ctx.library.project, ctx.host)? {
         for text in versions {
-            for version in resolve_version(text, arch, options, ctx)? {
-                requests.push(request(&version, arch, options, ctx)?);
+            for version in resolve_version(text, arch, &variants, options, ctx)? {
+                for variant in &version.variants {
+                    requests.push(request(&version, arch, *variant, options, ctx)?);
+                }
             }
         }
     }
@@ -261,9 +265,10 @@ fn flavor(options: &Options, ctx: &Context<'_>) -> Option<Flavor> {
     options.target.hypervisor.flavor().or(ctx.library.project.defaults.flavor)
 }
 
-/// A version, and its source if the name that was given for it implies one.
+/// A version with the variants to build, and its source if the name that was given for it implies one.
 struct ResolvedVersion {
     version: VersionRequest,
+    variants: Vec<Variant>,
     source: Option<SourceSpec>,
 }
 
@@ -271,15 +276,17 @@ struct ResolvedVersion {
 fn resolve_version(
     text: &str,
     arch: Arch,
+    variants: &[Variant],
     options: &Options,
     ctx: &Context<'_>,
 ) -> Result<Vec<ResolvedVersion>> {
+    let variants = variants.to_vec();
     if let Ok(channel) = text.parse() {
         let mirrors = mirrors(&options.make.source, &ctx.library.project, ctx.host)?;
         let version = crate::ops::fetch::resolve(channel, mirrors, ctx)?;
         // The version of a channel of kernel.org comes from there for every flavor.
         let (version, source) = (VersionRequest::Exact(version), Some(SourceSpec::KernelOrg));
-        return Ok(vec![ResolvedVersion { version, source }]);
+        return Ok(vec![ResolvedVersion { version, variants, source }]);
     }
     if text == "all" {
         let Some(flavor) = flavor(options, ctx) else {
@@ -290,20 +297,27 @@ fn resolve_version(
         };
         let kernels = ctx.catalog.kernels.iter();
         let kernels = kernels.filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
-        let supported = kernels.filter(|entry| entry.status == Status::Supported);
-        let resolved = supported.map(|entry| {
+        let resolved = kernels.map(|entry| {
             let source = entry.supported_source.as_deref().and_then(|source| source.parse().ok());
-            ResolvedVersion { version: entry.request(), source }
+            let is_supported = |variant: &&Variant| entry.status_of(**variant) == Status::Supported;
+            let variants = variants.iter().filter(is_supported).copied().collect();
+            ResolvedVersion { version: entry.request(), variants, source }
         });
         return Ok(resolved.collect());
     }
     let version = text.parse().map_err(|why: String| {
         Error::usage(why).hint("see `kcompile list` for known kernels and `kcompile --help` for commands")
     })?;
-    Ok(vec![ResolvedVersion { version, source: None }])
+    Ok(vec![ResolvedVersion { version, variants, source: None }])
 }
 
-fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Context<'_>) -> Result<Request> {
+fn request(
+    resolved: &ResolvedVersion,
+    arch: Arch,
+    variant: Variant,
+    options: &Options,
+    ctx: &Context<'_>,
+) -> Result<Request> {
     let Context { host, catalog, .. } = ctx;
     let Options { target, config, images, make, .. } = options;
     let flavor = match flavor(options, ctx) {
@@ -319,6 +333,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         version,
         flavor,
         arch,
+        variant,
         source: match source.unwrap_or(flavor.spec().source.clone()) {
             SourceSpec::Path(path) => SourceSpec::Path(host.absolute(&path)),
             source => source,
@@ -336,14 +351,17 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         images: ImageChoice {
             combined_image: images.combined_image,
             no_modules: images.no_modules,
-            module_mode: if config.builtin { ModuleMode::Builtin } else { ModuleMode::Loadable },
+            module_mode: match variant {
+                Variant::Node if !config.builtin => ModuleMode::Loadable,
+                Variant::Node | Variant::Minimal => ModuleMode::Builtin,
+            },
             kernel_link: images.kernel_link.clone().unwrap_or_default(),
             modules_layout: images.modules_layout,
             compression: images.compression,
         },
         mirrors: mirrors(&make.source, &ctx.library.project, host)?.to_vec(),
         configures: true,
-        profiles: profiles(&options.require.require, flavor, ctx),
+        profiles: profiles(&options.require.require, own_profiles(flavor, variant), ctx),
         source_date_epoch: host.source_date_epoch,
     })
 }
@@ -364,9 +382,10 @@ fn mirrors<'a>(source: &'a SourceArgs, project: &'a Project, host: &'a Host) -> 
     }
 }
 
-/// Returns the flavor's own profile, unless `--require none` skips it, and the project's and `--require`.
-fn profiles(required: &[String], flavor: Flavor, ctx: &Context<'_>) -> Vec<String> {
-    let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
+/// Returns the kernel's own profiles, unless `--require none` skips them, and the project's and `--require`.
+fn profiles(required: &[String], own: Vec<String>, ctx: &Context<'_>) -> Vec<String> {
+    let skips_own = required.iter().any(|name| name == "none");
+    let own = if skips_own { Vec::new() } else { own };
     let named = ctx.library.project.defaults.require.iter().chain(required);
     own.into_iter().chain(named.filter(|name| *name != "none").cloned()).collect()
 }

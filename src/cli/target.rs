@@ -1,12 +1,12 @@
 //! Decides whether an argument names a file, an image or a version.
 
-use crate::boot::target::{self, BootTarget, Overrides};
+use crate::boot::target::{self, BootTarget, BuiltKernel, Overrides};
 use crate::catalog::project::Project;
 use crate::catalog::text::read_config;
 use crate::cli::resolve::OUTPUT;
 use crate::host::Host;
 use crate::kconfig::Config;
-use crate::kernel::{Arch, Channel, VersionRequest};
+use crate::kernel::{Arch, Channel, Variant, VersionRequest};
 use crate::oci::archive::is_archive;
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{self, Image, Reference};
@@ -55,13 +55,14 @@ pub fn config_of(path: &Utf8Path) -> Result<Config> {
 }
 
 /// Opens the newest images of the version or series `text` in the directory `output`, or else in that of the
-/// project.
+/// project. They are of `variant`, or else of the project's.
 ///
 /// # Errors
 ///
 /// Exit code 2 if there are none, or some for each hypervisor and `overrides` selects none.
 pub fn images_of_version(
     text: &str,
+    variant: Option<Variant>,
     output: Option<&Utf8Path>,
     overrides: Overrides,
     host: &Host,
@@ -69,7 +70,9 @@ pub fn images_of_version(
     let version: VersionRequest = text.parse().map_err(|why: String| Error::usage(why))?;
     let project = Project::find(&host.cwd, None, host.uid)?;
     let output = output.or(project.defaults.output.as_deref()).unwrap_or(OUTPUT.into());
-    target::from_version(version, &host.absolute(output), overrides, host.arch.unwrap_or(Arch::Amd64))
+    let of_project = || project.defaults.variant.map(|choice| choice.variants()[0]);
+    let wanted = BuiltKernel { version, variant: variant.or_else(of_project).unwrap_or_default() };
+    target::from_version(wanted, &host.absolute(output), overrides, host.arch.unwrap_or(Arch::Amd64))
 }
 
 /// Returns the layout or the archive that a user names, and the tag. The name may begin with skopeo's `oci:` or

@@ -1,4 +1,5 @@
-//! Tags of kernel images. A build tags its images with the version, which `--builtin` extends. `kcompile push` can
+//! Tags of kernel images. A build tags its images with the version, which
+//! `--builtin` and `--variant` extend. `kcompile push` can
 //! add the tag of the series, which moves, and one with the digest of the build, which does not.
 
 use crate::kernel::{KernelVersion, VersionRequest};
@@ -6,7 +7,7 @@ use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::tag_part;
 use crate::oci::tags::Tagged;
 use crate::plan::annotations;
-use crate::plan::request::{BUILTIN_SUFFIX, ModuleMode};
+use crate::plan::request::TagSuffix;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use oci_spec::image::Descriptor;
@@ -19,11 +20,11 @@ pub fn plan_tag(build: Sha256) -> String {
     format!("plan-{build}")
 }
 
-/// A tag that begins with a version, `VERSION[-builtin][-BUILD]`.
+/// A tag that begins with a version, `VERSION[-builtin|-minimal][-BUILD]`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct KernelTag<'a> {
     pub version: VersionRequest,
-    pub module_mode: ModuleMode,
+    pub suffix: TagSuffix,
     /// The first digits of the digest of the build.
     pub build: Option<&'a str>,
 }
@@ -37,11 +38,8 @@ impl<'a> KernelTag<'a> {
             Some((rest, build)) if is_build(build) => (rest, Some(build)),
             _ => (tag, None),
         };
-        let (rest, module_mode) = match rest.strip_suffix(BUILTIN_SUFFIX) {
-            Some(version) => (version, ModuleMode::Builtin),
-            None => (rest, ModuleMode::Loadable),
-        };
-        Some(KernelTag { version: rest.parse().ok()?, module_mode, build })
+        let (version, suffix) = TagSuffix::split(rest);
+        Some(KernelTag { version: version.parse().ok()?, suffix, build })
     }
 }
 
@@ -49,7 +47,7 @@ impl<'a> KernelTag<'a> {
 #[derive(Debug)]
 pub struct TaggedKernel {
     pub version: KernelVersion,
-    module_mode: ModuleMode,
+    suffix: TagSuffix,
     build: Option<Sha256>,
 }
 
@@ -67,25 +65,24 @@ impl TaggedKernel {
         let Some(first) = images.first() else { return Ok(None) };
         let version = first.oci_annotation("version").and_then(|version| version.parse().ok());
         let Some(version) = version else { return Ok(None) };
-        let module_mode = annotations::module_mode(first.annotation(annotations::MODULES));
+        let suffix = annotations::tag_suffix(|key| first.annotation(key));
         let plans =
             images.iter().map(|image| image.annotation(annotations::PLAN)).collect::<Option<Vec<_>>>();
-        let kernel =
-            TaggedKernel { version, module_mode, build: plans.and_then(|plans| build_digest(&plans)) };
-        Ok((module_mode.name(&version.to_string()) == tag_part(&tagged.tag)).then_some(kernel))
+        let kernel = TaggedKernel { version, suffix, build: plans.and_then(|plans| build_digest(&plans)) };
+        Ok((suffix.add_to(&version.to_string()) == tag_part(&tagged.tag)).then_some(kernel))
     }
 
-    /// Returns the tag of the series, `6.1` or `6.1-builtin`, which a release candidate does not have.
+    /// Returns the tag of the series, `6.1`, `6.1-builtin` or `6.1-minimal`, which a release candidate does not have.
     pub fn series_tag(&self) -> Option<String> {
         let (major, minor) = self.version.series();
         let series = VersionRequest::Series(major, minor).to_string();
-        self.version.candidate().is_none().then(|| self.module_mode.name(&series))
+        self.version.candidate().is_none().then(|| self.suffix.add_to(&series))
     }
 
     /// Returns the tag of the build, `6.1.192-8f2a91c0`, if the annotations name the plan.
     pub fn build_tag(&self) -> Option<String> {
         let build = self.build?.to_string();
-        Some(format!("{}-{}", self.module_mode.name(&self.version.to_string()), &build[..BUILD_DIGITS]))
+        Some(format!("{}-{}", self.suffix.add_to(&self.version.to_string()), &build[..BUILD_DIGITS]))
     }
 }
 
@@ -114,21 +111,25 @@ mod tests {
     #[test]
     fn tags_are_parsed() {
         let parse = |tag| {
-            KernelTag::parse(tag).map(|tag| {
-                (
-                    tag.version.to_string(),
-                    tag.module_mode == ModuleMode::Builtin,
-                    tag.build.unwrap_or_default(),
-                )
-            })
+            KernelTag::parse(tag)
+                .map(|tag| (tag.version.to_string(), tag.suffix, tag.build.unwrap_or_default()))
         };
-        let tag = |version: &str, builtin, build| Some((version.to_owned(), builtin, build));
-        assert_eq!(parse("6.1.192"), tag("6.1.192", false, ""));
-        assert_eq!(parse("6.1"), tag("6.1", false, ""));
-        assert_eq!(parse("6.18-rc3-builtin"), tag("6.18-rc3", true, ""));
-        assert_eq!(parse("6.1.192-0a1b2c3d"), tag("6.1.192", false, "0a1b2c3d"));
-        assert_eq!(parse("6.1.192-builtin-0a1b2c3d"), tag("6.1.192", true, "0a1b2c3d"));
-        for other in ["latest", "6.1.192-debug", "6.1.192-0A1B2C3D", "builtin", "6.1.192-0a1b2c3"] {
+        let tag = |version: &str, suffix, build| Some((version.to_owned(), suffix, build));
+        assert_eq!(parse("6.1.192"), tag("6.1.192", TagSuffix::None, ""));
+        assert_eq!(parse("6.1"), tag("6.1", TagSuffix::None, ""));
+        assert_eq!(parse("6.18-rc3-builtin"), tag("6.18-rc3", TagSuffix::Builtin, ""));
+        assert_eq!(parse("6.1.192-0a1b2c3d"), tag("6.1.192", TagSuffix::None, "0a1b2c3d"));
+        assert_eq!(parse("6.1.192-builtin-0a1b2c3d"), tag("6.1.192", TagSuffix::Builtin, "0a1b2c3d"));
+        assert_eq!(parse("6.18.3-minimal"), tag("6.18.3", TagSuffix::Minimal, ""));
+        assert_eq!(parse("6.18-minimal-0a1b2c3d"), tag("6.18", TagSuffix::Minimal, "0a1b2c3d"));
+        for other in [
+            "6.1-minimal-builtin",
+            "latest",
+            "6.1.192-debug",
+            "6.1.192-0A1B2C3D",
+            "builtin",
+            "6.1.192-0a1b2c3",
+        ] {
             assert_eq!(parse(other), None, "{other}");
         }
     }

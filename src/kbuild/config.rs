@@ -31,14 +31,18 @@ impl<'a> BuildDir<'a> {
         BuildDir::open_at(path, plan, tree, host, MakeOptions::new(jobs), reporter)
     }
 
-    /// With `--builtin`, builds in what the final `.config` has as modules. Returns the `.config` before that.
+    /// Builds in what the final `.config` has as modules, if the plan has none. Returns the `.config` before that.
     pub(super) fn build_in(&self) -> Result<Option<Config>> {
         if self.plan.module_mode == ModuleMode::Loadable {
             return Ok(None);
         }
-        let modular = self.config_text()?;
-        self.complete(&kconfig::build_in(&modular))?;
-        Ok(Some(Config::parse(&modular)))
+        let text = self.config_text()?;
+        let modular = Config::parse(&text);
+        if !modular.enabled("MODULES") {
+            return Ok(None);
+        }
+        self.complete(&kconfig::build_in(&text))?;
+        Ok(Some(modular))
     }
 
     /// Reads the current `.config`.

@@ -371,7 +371,7 @@ pub fn dir_name(plan: &Plan) -> String {
     let key = Sha256::of(format!("{toolchain}{}", plan.toolchain.launcher.as_deref().unwrap_or_default()));
     let name = format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short());
     // Without modules nearly every object differs.
-    plan.module_mode.name(&name)
+    plan.tag_suffix().add_to(&name)
 }
 
 /// Returns the name of the lock on the plan's build directory.

@@ -52,6 +52,7 @@ mod range;
 mod source_digest;
 mod source_spec;
 mod toolchain_spec;
+mod variant;
 mod version;
 
 pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
@@ -60,4 +61,5 @@ pub use range::VersionRange;
 pub use source_digest::{CommitId, SourceDigest};
 pub use source_spec::{SOURCE_FORMS, SourceSpec, source_package};
 pub use toolchain_spec::{CompilerFamily, KernelOrgCompiler, ToolchainSpec};
+pub use variant::{Variant, VariantChoice};
 pub use version::{Channel, KernelVersion, VersionRequest};

@@ -79,10 +79,11 @@ pub fn build_all(
     Ok(results)
 }
 
-/// Names the kernels by version, and by flavor and architecture if those differ.
+/// Names the kernels by version, and by flavor, architecture and variant if those differ.
 fn names(requests: &[Request]) -> Vec<String> {
     let flavors: BTreeSet<_> = requests.iter().map(|request| request.flavor).collect();
     let arches: BTreeSet<_> = requests.iter().map(|request| request.arch).collect();
+    let variants: BTreeSet<_> = requests.iter().map(|request| request.variant).collect();
     let mut names: Vec<String> = Vec::new();
     for request in requests {
         let mut name = request.version.to_string();
@@ -91,6 +92,9 @@ fn names(requests: &[Request]) -> Vec<String> {
         }
         if arches.len() > 1 {
             name.push_str(&format!(" {}", request.arch));
+        }
+        if variants.len() > 1 {
+            name.push_str(&format!(" {}", request.variant));
         }
         // The same kernel was requested before.
         let same = names.iter().filter(|known| **known == name || known.starts_with(&format!("{name} #")));

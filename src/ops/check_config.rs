@@ -67,7 +67,8 @@ fn without_loader_options(
     let (options, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(is_silent);
     if !options.is_empty() {
         let names: Vec<&str> = options.iter().map(|one| one.symbol.as_str()).collect();
-        reporter.note(&format!("off with the module loader, by --builtin: {}", names.join(", ")));
+        let option = plan.tag_suffix().option();
+        reporter.note(&format!("off with the module loader, by {option}: {}", names.join(", ")));
     }
     others
 }
@@ -99,7 +100,9 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
 
 /// Returns the command that prints all warnings about the settings of a plan.
 pub fn list_command(plan: &Plan) -> String {
-    format!("`kcompile config show {} --{} --verbose`", plan.version_text(), plan.flavor.spec().flag)
+    let variant =
+        if plan.variant.is_default() { String::new() } else { format!(" --variant {}", plan.variant) };
+    format!("`kcompile config show {} --{}{variant} --verbose`", plan.version_text(), plan.flavor.spec().flag)
 }
 
 /// Checks the final config against requirement profiles. Warns of recommendations that are not met.

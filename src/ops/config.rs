@@ -10,7 +10,7 @@ use crate::kconfig::{self, Comparison, Config, EditInput, requirements, rewrite}
 use crate::ops::context::Context;
 use crate::ops::{check_config, check_symbols, doctor, fetch};
 use crate::plan::request::{Override, Request};
-use crate::plan::{BaseConfig, Inputs, Plan, config_name, requested_config};
+use crate::plan::{BaseConfig, ConfigSet, Inputs, Plan, requested_config};
 use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -300,12 +300,12 @@ fn edit_target(request: &Request, plan: &Plan, ctx: &Context<'_>) -> Result<Edit
         let before = read_text(&path, MAX_CONFIG)?;
         return Ok(EditTarget { path, on_disk: Some(before.clone()), before });
     }
-    let Request { flavor, arch, .. } = *request;
+    let set = ConfigSet::of(request);
     let version = plan.version.unwrap_or(request.version.floor());
-    let base = BaseConfig::of(ctx.library, flavor, arch, version);
+    let base = BaseConfig::of(ctx.library, set, version);
     let name = match base {
         Some(base) if base.is_for(version) => base.name(),
-        _ => config_name(flavor, arch, request.version),
+        _ => set.config_name(request.version),
     };
     let path = ctx.library.project.user_dirs()?.path_of(&name);
     let before = base.map_or_else(String::new, |base| base.text.to_owned());

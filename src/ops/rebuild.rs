@@ -7,14 +7,14 @@ use crate::kbuild::BuildMode;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
-use crate::plan::Plan;
 use crate::plan::request::Request;
+use crate::plan::{Plan, annotations};
 use crate::util::error::{Error, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Keys of a plan that determine the output and are known before the source is fetched.
-const EARLY_PLAN_KEYS: [&str; 11] = [
+const EARLY_PLAN_KEYS: [&str; 12] = [
     "kcompile",
     "layer_format",
     "requested",
@@ -26,6 +26,7 @@ const EARLY_PLAN_KEYS: [&str; 11] = [
     "patches",
     "toolchain",
     "modules",
+    "variant",
 ];
 /// The most differences of two plans that a message lists.
 const MAX_DIFFERENCES: usize = 8;
@@ -49,10 +50,12 @@ pub fn select_request<'a>(receipt: &ReceiptFile, requests: &'a [Request]) -> Res
     let flavor: Option<Flavor> = text("flavor").parse().ok();
     let arch: Option<Arch> = text("arch").parse().ok();
     let version: Option<KernelVersion> = text("version").parse().ok();
+    let variant = annotations::variant(receipt.plan["variant"].as_str());
     let admits = |request: VersionRequest| version.is_some_and(|version| request.admits(version));
     let mut fitting = requests
         .iter()
-        .filter(|one| (Some(one.flavor), Some(one.arch)) == (flavor, arch) && admits(one.version));
+        .filter(|one| (Some(one.flavor), Some(one.arch)) == (flavor, arch) && admits(one.version))
+        .filter(|one| one.variant == variant);
     fitting.next().ok_or_else(|| {
         Error::build(format!("the command of the receipt no longer builds Linux {}", text("version")))
             .hint(format!("the command is: {}", receipt.command))
@@ -99,7 +102,7 @@ pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> R
     let images = crate::ops::build::build(&request, &fresh)?;
     let mut plan_differences = Vec::new();
     let version = receipt.plan["version"].as_str().unwrap_or_default();
-    let tag = request.images.module_mode.name(version);
+    let tag = request.tag_suffix().add_to(version);
     let path = output.join(receipt::file_name(request.flavor, &tag, request.arch));
     if let Some(again) = ReceiptFile::read(&path)? {
         compare("plan", &recorded, &again.plan, &mut plan_differences);

@@ -4,9 +4,9 @@
 //! A key is OCI's predefined one, or else kcompile's. docs/reference/annotations.md lists them.
 
 use super::{SourcePlan, Toolchain};
-use crate::kernel::KernelVersion;
+use crate::kernel::{KernelVersion, Variant};
 use crate::oci::annotations::OCI;
-use crate::plan::request::{ModuleMode, Request};
+use crate::plan::request::{ModuleMode, Request, TagSuffix};
 use crate::util::digest::Sha256;
 use std::collections::BTreeMap;
 
@@ -36,9 +36,19 @@ pub const MODULES: &str = "io.github.kcompile.modules";
 /// The value of [`MODULES`].
 pub const BUILTIN: &str = "builtin";
 
-/// Reads the value of [`MODULES`].
-pub fn module_mode(value: Option<&str>) -> ModuleMode {
-    if value == Some(BUILTIN) { ModuleMode::Builtin } else { ModuleMode::Loadable }
+/// What the kernel is for, if that is not a node: `minimal`.
+pub const VARIANT: &str = "io.github.kcompile.variant";
+
+/// Returns what the tag of an image has behind the version. `get` returns the value of a key.
+pub fn tag_suffix<'a>(get: impl Fn(&str) -> Option<&'a str>) -> TagSuffix {
+    let is_builtin = get(MODULES) == Some(BUILTIN);
+    let module_mode = if is_builtin { ModuleMode::Builtin } else { ModuleMode::Loadable };
+    TagSuffix::of(variant(get(VARIANT)), module_mode)
+}
+
+/// Reads the value of [`VARIANT`]. A kernel of another program or version is taken for that of a node.
+pub fn variant(value: Option<&str>) -> Variant {
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
 }
 
 /// The kernel's licence as an SPDX expression, from `COPYING` in its tree.
@@ -75,6 +85,9 @@ pub(super) fn plan_annotations(
     ];
     if request.images.module_mode == ModuleMode::Builtin {
         pairs.push(ours(MODULES, BUILTIN.to_owned()));
+    }
+    if !request.variant.is_default() {
+        pairs.push(ours(VARIANT, request.variant.to_string()));
     }
     pairs.extend(version.map(|version| oci("version", version)));
     pairs.extend(facts.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));

@@ -1,7 +1,48 @@
-//! Chooses the library's config for a kernel: `configs/<flavor>/linux-<arch>-<version>.config`.
+//! Chooses the library's config for a kernel: `configs/<flavor>/linux-<arch>-<version>.config`, and for a minimal
+//! kernel `configs/<flavor>/linux-<arch>-<version>-minimal.config`.
 
 use crate::catalog::ConfigLibrary;
-use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::kernel::{Arch, Flavor, KernelVersion, Variant, VersionRequest};
+use crate::plan::request::Request;
+use std::fmt;
+
+/// The configs of one flavor, architecture and variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigSet {
+    pub flavor: Flavor,
+    pub arch: Arch,
+    pub variant: Variant,
+}
+
+impl ConfigSet {
+    pub fn of(request: &Request) -> ConfigSet {
+        let Request { flavor, arch, variant, .. } = *request;
+        ConfigSet { flavor, arch, variant }
+    }
+
+    /// Returns the library's name for the config of `version`.
+    pub fn config_name(self, version: VersionRequest) -> String {
+        let ConfigSet { flavor, arch, variant } = self;
+        let suffix = variant.spec().config_suffix;
+        format!("configs/{flavor}/linux-{}-{}{suffix}.config", arch.spec().kbuild, version.in_catalog())
+    }
+
+    /// Returns the version in the name of one of these configs, without its directory.
+    fn version_of(self, name: &str) -> Option<VersionRequest> {
+        let rest = name.strip_prefix("linux-")?.strip_prefix(self.arch.spec().kbuild)?.strip_prefix('-')?;
+        rest.strip_suffix(".config")?.strip_suffix(self.variant.spec().config_suffix)?.parse().ok()
+    }
+}
+
+impl fmt::Display for ConfigSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.variant {
+            Variant::Node => {}
+            Variant::Minimal => f.write_str("minimal ")?,
+        }
+        write!(f, "{} config", self.flavor)
+    }
+}
 
 /// A config of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +53,13 @@ pub struct BaseConfig<'a> {
     pub text: &'a str,
     /// The path of the file.
     pub origin: &'a str,
-    flavor: Flavor,
-    arch: Arch,
+    set: ConfigSet,
 }
 
 impl<'a> BaseConfig<'a> {
     /// Returns its name in the library.
     pub fn name(&self) -> String {
-        config_name(self.flavor, self.arch, self.version)
+        self.set.config_name(self.version)
     }
 
     /// Returns whether it is for `version` or its series, not only the nearest config.
@@ -27,15 +67,12 @@ impl<'a> BaseConfig<'a> {
         self.version.floor() == version || self.version.admits(version)
     }
 
-    /// Returns all configs of a flavor and architecture, sorted by version.
-    pub fn all(library: &'a ConfigLibrary, flavor: Flavor, arch: Arch) -> Vec<BaseConfig<'a>> {
-        let prefix = format!("linux-{}-", arch.spec().kbuild);
-        let version =
-            |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
-        let dir = format!("configs/{flavor}");
+    /// Returns all configs of a set, sorted by version.
+    pub fn all(library: &'a ConfigLibrary, set: ConfigSet) -> Vec<BaseConfig<'a>> {
+        let dir = format!("configs/{}", set.flavor);
         let bases = library.names_in(&dir).filter_map(|name| {
             let (origin, text) = library.layers(&format!("{dir}/{name}")).last()?;
-            Some(BaseConfig { version: version(name)?, text, origin, flavor, arch })
+            Some(BaseConfig { version: set.version_of(name)?, text, origin, set })
         });
         let mut bases: Vec<BaseConfig<'_>> = bases.collect();
         bases.sort_by_key(|base| base.version.floor());
@@ -43,13 +80,8 @@ impl<'a> BaseConfig<'a> {
     }
 
     /// Returns the config of exactly `version`, else of its series, else the nearest lower one.
-    pub fn of(
-        library: &'a ConfigLibrary,
-        flavor: Flavor,
-        arch: Arch,
-        version: KernelVersion,
-    ) -> Option<BaseConfig<'a>> {
-        let all = BaseConfig::all(library, flavor, arch);
+    pub fn of(library: &'a ConfigLibrary, set: ConfigSet, version: KernelVersion) -> Option<BaseConfig<'a>> {
+        let all = BaseConfig::all(library, set);
         let exact = all.iter().find(|base| base.version.floor() == version);
         let series = || all.iter().find(|base| base.is_for(version));
         let lower = || all.iter().rev().find(|base| base.version.floor() < version);
@@ -59,18 +91,12 @@ impl<'a> BaseConfig<'a> {
     /// Returns the config like [`of`](Self::of), or else the nearest higher one.
     pub fn find_nearest(
         library: &'a ConfigLibrary,
-        flavor: Flavor,
-        arch: Arch,
+        set: ConfigSet,
         version: KernelVersion,
     ) -> Option<BaseConfig<'a>> {
-        let lowest = || BaseConfig::all(library, flavor, arch).into_iter().next();
-        BaseConfig::of(library, flavor, arch, version).or_else(lowest)
+        let lowest = || BaseConfig::all(library, set).into_iter().next();
+        BaseConfig::of(library, set, version).or_else(lowest)
     }
-}
-
-/// Returns the library's name for the config of `version`.
-pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
-    format!("configs/{}/linux-{}-{}.config", flavor, arch.spec().kbuild, version.in_catalog())
 }
 
 #[cfg(test)]
@@ -82,8 +108,9 @@ mod tests {
         let name = |version: &str| format!("configs/firecracker/linux-x86_64-{version}.config");
         let names = ["5.10", "5.10.77", "6.1", "6.1.7-rc1x"].map(name);
         let library = ConfigLibrary::from_texts(names.iter().map(|name| (name.as_str(), "CONFIG_A=y\n")));
+        let set = |arch| ConfigSet { flavor: Flavor::Firecracker, arch, variant: Variant::Node };
         let of = |version: &str, arch| {
-            let base = BaseConfig::of(&library, Flavor::Firecracker, arch, version.parse().unwrap());
+            let base = BaseConfig::of(&library, set(arch), version.parse().unwrap());
             base.map(|base| base.version.to_string())
         };
         for (version, expected) in [
@@ -98,9 +125,9 @@ mod tests {
         }
         assert_eq!(of("6.1", Arch::Arm64), None);
         let version = "4.19".parse().unwrap();
-        let nearest = BaseConfig::find_nearest(&library, Flavor::Firecracker, Arch::Amd64, version);
+        let nearest = BaseConfig::find_nearest(&library, set(Arch::Amd64), version);
         assert_eq!(nearest.unwrap().version.to_string(), "5.10");
-        let first = BaseConfig::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
+        let first = BaseConfig::all(&library, set(Arch::Amd64))[0];
         assert_eq!(first.name(), name("5.10"));
     }
 
@@ -111,13 +138,36 @@ mod tests {
         let mut count = 0;
         for flavor in Flavor::ALL {
             for arch in [Arch::Amd64, Arch::Arm64] {
-                for base in BaseConfig::all(&library, *flavor, arch) {
-                    let config = crate::kconfig::Config::parse_given(base.origin, base.text).unwrap();
-                    assert_eq!(config.repeated_symbols(base.origin), None);
-                    count += 1;
+                for variant in Variant::ALL {
+                    let set = ConfigSet { flavor: *flavor, arch, variant: *variant };
+                    for base in BaseConfig::all(&library, set) {
+                        let config = crate::kconfig::Config::parse_given(base.origin, base.text).unwrap();
+                        assert_eq!(config.repeated_symbols(base.origin), None);
+                        count += 1;
+                    }
                 }
             }
         }
         assert!(count > 20, "{count}");
+    }
+
+    #[test]
+    fn a_variant_has_configs_of_its_own() {
+        let name = |version: &str| format!("configs/firecracker/linux-x86_64-{version}.config");
+        let names = ["5.10-minimal", "6.1", "6.1.7-rc1x-minimal", "6.18-minimal"].map(name);
+        let library = ConfigLibrary::from_texts(names.iter().map(|name| (name.as_str(), "CONFIG_A=y\n")));
+        let of = |version: &str, variant| {
+            let set = ConfigSet { flavor: Flavor::Firecracker, arch: Arch::Amd64, variant };
+            BaseConfig::of(&library, set, version.parse().unwrap()).map(|base| base.name())
+        };
+        for (version, variant, expected) in [
+            ("6.18.3", Variant::Node, Some("6.1")),
+            ("6.18.3", Variant::Minimal, Some("6.18-minimal")),
+            ("6.12.1", Variant::Minimal, Some("5.10-minimal")),
+            ("5.15", Variant::Node, None),
+            ("4.19", Variant::Minimal, None),
+        ] {
+            assert_eq!(of(version, variant), expected.map(name), "{version}");
+        }
     }
 }

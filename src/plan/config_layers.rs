@@ -1,6 +1,6 @@
 //! The config layers of a plan: the catalog's config or the user's, and the settings over it.
 
-use super::base_config::BaseConfig;
+use super::base_config::{BaseConfig, ConfigSet};
 use super::{ConfigLayer, Inputs, Text};
 use crate::catalog::ConfigLibrary;
 use crate::kconfig::{Config, NO_MODULES, SETTING_HINT};
@@ -45,23 +45,23 @@ pub(super) fn layers(
         layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), is_required: true, config });
     }
     if request.images.module_mode == ModuleMode::Builtin {
-        layers.push(builtin_layer(&layers)?);
+        layers.push(builtin_layer(request.tag_suffix().option(), &layers)?);
     }
     Ok(layers)
 }
 
-/// Returns the layer of `--builtin`, which turns modules off.
-fn builtin_layer(below: &[ConfigLayer]) -> Result<ConfigLayer> {
+/// Returns the layer of `option`, which turns modules off.
+fn builtin_layer(option: &str, below: &[ConfigLayer]) -> Result<ConfigLayer> {
     let asks_for_modules = |layer: &&ConfigLayer| layer.is_required && layer.config.value("MODULES") == "y";
     if let Some(layer) = below.iter().find(asks_for_modules) {
         return Err(Error::usage(format!(
-            "--builtin turns CONFIG_MODULES off, but {} turns it on",
+            "{option} turns CONFIG_MODULES off, but {} turns it on",
             layer.name
         ))
         .hint("remove one of the two"));
     }
     let config = Config::parse(NO_MODULES);
-    Ok(ConfigLayer { name: "--builtin".into(), sha256: Sha256::of(NO_MODULES), is_required: true, config })
+    Ok(ConfigLayer { name: option.into(), sha256: Sha256::of(NO_MODULES), is_required: true, config })
 }
 
 /// Parses a user's file, which must be a config for this architecture.
@@ -85,19 +85,19 @@ fn catalog_config(
     version: KernelVersion,
     notices: &mut Vec<String>,
 ) -> Result<ConfigLayer> {
-    let Request { flavor, arch, .. } = *request;
-    let Some(base) = BaseConfig::of(library, flavor, arch, version) else {
+    let (set, arch) = (ConfigSet::of(request), request.arch);
+    let Some(base) = BaseConfig::of(library, set, version) else {
         let have: Vec<String> =
-            BaseConfig::all(library, flavor, arch).iter().map(|base| base.version.in_catalog()).collect();
+            BaseConfig::all(library, set).iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
         return Err(Error::usage(format!(
-            "no {flavor} config for Linux {version} on {arch} or for a lower version (available: {have})"
+            "no {set} for Linux {version} on {arch} or for a lower version (available: {have})"
         ))
         .hint("give one with --config FILE, or your own catalog with --configs DIR"));
     };
     if !base.is_for(version) {
         notices.push(format!(
-            "no {flavor} config for Linux {version}: using the nearest lower one, for {}",
+            "no {set} for Linux {version}: using the nearest lower one, for {}",
             base.version.in_catalog()
         ));
     }

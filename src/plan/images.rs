@@ -2,7 +2,7 @@
 
 use super::annotations::{PlanFacts, plan_annotations};
 use super::{Contents, ImagePlan};
-use crate::plan::request::{KernelLink, ModuleMode, Request};
+use crate::plan::request::{KernelLink, Request, TagSuffix};
 use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<ImagePlan>> {
@@ -12,7 +12,7 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
         annotations: plan_annotations(request, facts, &layout, what),
         layout,
-        tag: facts.version.map(|version| images.module_mode.name(&version.to_string())),
+        tag: facts.version.map(|version| request.tag_suffix().add_to(&version.to_string())),
         contents,
         compression: images.compression,
     };
@@ -25,9 +25,10 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
         return Err(Error::usage(format!("--kernel-link {second}: the kernel is already at {path}"))
             .hint("choose another path, or `none` for no second name"));
     }
-    let (kernel, combined) = match images.module_mode {
-        ModuleMode::Loadable => ("kernel", "kernel and modules"),
-        ModuleMode::Builtin => ("kernel without modules", "kernel without modules"),
+    let (kernel, combined) = match request.tag_suffix() {
+        TagSuffix::None => ("kernel", "kernel and modules"),
+        TagSuffix::Builtin => ("kernel without modules", "kernel without modules"),
+        TagSuffix::Minimal => ("minimal kernel", "minimal kernel"),
     };
     let mut plans =
         vec![image(format!("{prefix}-kernel-bin-{arch}"), kernel, Contents::Kernel { path, kernel_link })];

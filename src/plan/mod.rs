@@ -13,7 +13,7 @@ mod inputs;
 pub mod request;
 mod source;
 
-pub use base_config::{BaseConfig, config_name};
+pub use base_config::{BaseConfig, ConfigSet};
 pub use inputs::{Inputs, LocalSource, PinnedCompiler, Text, Toolchain, with_compiler_names};
 pub use source::{
     Check, DEFAULT_BRANCH, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
@@ -24,9 +24,9 @@ use crate::catalog::kernels::Catalog;
 use crate::catalog::patches::{self, PatchFile};
 use crate::catalog::toolchain_quirks::{self, Applied};
 use crate::kconfig::{self, Config, reproducibility};
-use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::kernel::{Arch, Flavor, KernelVersion, Variant, VersionRequest};
 use crate::oci::Compression;
-use crate::plan::request::{ModuleMode, ModulesLayout, Request};
+use crate::plan::request::{ModuleMode, ModulesLayout, Request, TagSuffix};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::Utf8PathBuf;
@@ -70,6 +70,9 @@ pub struct Plan {
     /// Whether everything is built in.
     #[serde(rename = "modules", skip_serializing_if = "ModuleMode::is_default")]
     pub module_mode: ModuleMode,
+    /// What the kernel is for.
+    #[serde(skip_serializing_if = "Variant::is_default")]
+    pub variant: Variant,
     /// The date of all files, in seconds since 1970. `None` means the source's date.
     pub source_date_epoch: Option<u64>,
     pub images: Vec<ImagePlan>,
@@ -119,7 +122,7 @@ pub struct MakePlan {
 pub struct ImagePlan {
     /// The layout's directory in the output directory.
     pub layout: String,
-    /// The exact version, once it is known, and with `--builtin` its suffix.
+    /// The exact version, once it is known, with the suffix of `--builtin` or `--variant`.
     pub tag: Option<String>,
     pub contents: Contents,
     /// The compression of the layer.
@@ -205,6 +208,7 @@ impl Plan {
             images: images::plans(request, &facts)?,
             make: make_plan(request, epoch, &toolchain, &rules),
             module_mode,
+            variant: request.variant,
             rules,
             open_rules,
             toolchain,
@@ -234,7 +238,12 @@ impl Plan {
 
     /// Returns the version as tags and file names have it.
     pub fn tag(&self) -> String {
-        self.module_mode.name(&self.version_text())
+        self.tag_suffix().add_to(&self.version_text())
+    }
+
+    /// Returns what tags and file names have behind the version.
+    pub fn tag_suffix(&self) -> TagSuffix {
+        TagSuffix::of(self.variant, self.module_mode)
     }
 
     /// Returns the digest of the patches, their order and how they are applied, or `None` without patches.
@@ -289,7 +298,7 @@ pub fn requested_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSet
     merge(&plan.config, plan.module_mode)
 }
 
-/// Merges the settings of the plan's layers below `--builtin`, where modules are still modules.
+/// Merges the settings of the plan's layers below the one that turns modules off, where modules are still modules.
 pub fn modular_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSetting> {
     let below = plan.config.len() - usize::from(plan.module_mode == ModuleMode::Builtin);
     kconfig::merge(plan.config[..below].iter().map(|layer| &layer.config))

@@ -1,6 +1,6 @@
 //! The request for one kernel, resolved from the command line.
 
-use crate::kernel::{Arch, Flavor, SourceSpec, ToolchainSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, ToolchainSpec, Variant, VersionRequest};
 use crate::oci::Compression;
 use camino::Utf8PathBuf;
 use serde::Serialize;
@@ -14,6 +14,8 @@ pub struct Request {
     pub flavor: Flavor,
     /// `--arch`, or the host's.
     pub arch: Arch,
+    /// `--variant`, or the project's.
+    pub variant: Variant,
     /// `--source`, or the flavor's own.
     pub source: SourceSpec,
     pub config: Option<Utf8PathBuf>,
@@ -28,11 +30,24 @@ pub struct Request {
     pub mirrors: Vec<String>,
     /// Whether the kernel is configured. `fetch` and `doctor` need no config.
     pub configures: bool,
-    /// The requirement profiles that the final config is checked against: the
-    /// flavor's, and those of `--require`.
+    /// The requirement profiles that the final config is checked against: those of
+    /// [`own_profiles`], and those of `--require`.
     pub profiles: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+}
+
+impl Request {
+    /// Returns what the tag of the kernel has behind the version.
+    pub fn tag_suffix(&self) -> TagSuffix {
+        TagSuffix::of(self.variant, self.images.module_mode)
+    }
+}
+
+/// Returns the profiles that every kernel of the flavor and variant is checked against.
+pub fn own_profiles(flavor: Flavor, variant: Variant) -> Vec<String> {
+    let of_variant = variant.spec().profiles.iter().map(|name| (*name).to_owned());
+    [flavor.to_string()].into_iter().chain(of_variant).collect()
 }
 
 /// Settings that override the config.
@@ -90,18 +105,63 @@ impl ModuleMode {
     pub fn is_default(&self) -> bool {
         *self == ModuleMode::default()
     }
+}
 
-    /// Returns the version with the suffix of tags and file names.
-    pub fn name(self, version: &str) -> String {
+/// What tags and file names have behind the version. It tells the kernels of one version apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TagSuffix {
+    #[default]
+    None,
+    Builtin,
+    Minimal,
+}
+
+impl TagSuffix {
+    pub fn of(variant: Variant, module_mode: ModuleMode) -> TagSuffix {
+        match (variant, module_mode) {
+            (Variant::Minimal, _) => TagSuffix::Minimal,
+            (Variant::Node, ModuleMode::Builtin) => TagSuffix::Builtin,
+            (Variant::Node, ModuleMode::Loadable) => TagSuffix::None,
+        }
+    }
+
+    /// Splits a version and its suffix.
+    pub fn split(text: &str) -> (&str, TagSuffix) {
+        let suffixes = [TagSuffix::Builtin, TagSuffix::Minimal];
+        let find = |suffix: TagSuffix| Some((text.strip_suffix(suffix.text())?, suffix));
+        suffixes.into_iter().find_map(find).unwrap_or((text, TagSuffix::None))
+    }
+
+    /// Returns the version with the suffix.
+    pub fn add_to(self, version: &str) -> String {
+        format!("{version}{}", self.text())
+    }
+
+    /// Returns what the kernels with this suffix are for.
+    pub fn variant(self) -> Variant {
         match self {
-            ModuleMode::Loadable => version.to_owned(),
-            ModuleMode::Builtin => format!("{version}{BUILTIN_SUFFIX}"),
+            TagSuffix::None | TagSuffix::Builtin => Variant::Node,
+            TagSuffix::Minimal => Variant::Minimal,
+        }
+    }
+
+    /// Returns the option that makes kernels with this suffix.
+    pub fn option(self) -> &'static str {
+        match self {
+            TagSuffix::None => "--variant node",
+            TagSuffix::Builtin => "--builtin",
+            TagSuffix::Minimal => "--variant minimal",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            TagSuffix::None => "",
+            TagSuffix::Builtin => "-builtin",
+            TagSuffix::Minimal => "-minimal",
         }
     }
 }
-
-/// What `--builtin` adds to tags and file names.
-pub const BUILTIN_SUFFIX: &str = "-builtin";
 
 /// The second name of the kernel in its image, a hard link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,19 +9,27 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn the_table_has_the_kernels_that_the_catalog_supports() {
+    let listed: Value = serde_json::from_str(&TestContext::new().run("list --json").ok().stdout).unwrap();
+    assert_table("Built and booted", &listed, "/status", "");
+    assert_table("Minimal kernels", &listed, "/minimal/status", ", minimal");
+}
+
+/// Checks that the section of the page has a row for each kernel that is supported by its `status`.
+fn assert_table(heading: &str, listed: &Value, status: &str, suffix: &str) {
     let page = fs::read_to_string(format!("{ROOT}/docs/reference/kernels.md")).unwrap();
-    let (_, section) = page.split_once("\n## Built and booted\n").unwrap();
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
-    let mut rows: Vec<&str> = cells.filter(|cell| cell.contains(", ")).collect();
+    let is_kernel = |cell: &&str| cell.contains(", ") && cell.ends_with(suffix);
+    let mut rows: Vec<&str> = cells.filter(is_kernel).collect();
     rows.sort_unstable();
-    let listed: Value = serde_json::from_str(&TestContext::new().run("list --json").ok().stdout).unwrap();
     let mut supported = Vec::new();
     for kernel in listed["items"].as_array().unwrap() {
         let word = |key: &str| kernel[key].as_str().unwrap();
-        for arch in kernel["arch"].as_array().unwrap().iter().filter(|_| word("status") == "supported") {
+        let is_supported = kernel.pointer(status).unwrap() == "supported";
+        for arch in kernel["arch"].as_array().unwrap().iter().filter(|_| is_supported) {
             let machine = if arch == "amd64" { "x86-64" } else { arch.as_str().unwrap() };
-            supported.push(format!("{}, {machine}, {}", word("flavor"), word("version")));
+            supported.push(format!("{}, {machine}, {}{suffix}", word("flavor"), word("version")));
         }
     }
     supported.sort_unstable();
@@ -61,6 +69,14 @@ fn the_script_makes_a_row_of_a_build_and_its_boot() {
     assert_eq!((row[3], row[4]), ("0", "520 s + 100 s"), "{text}");
     assert!(row[6].starts_with("4, ") && row[6].ends_with(" MB"), "{text}");
     assert_eq!(row[7..], ["3 of 4", "1.3 s"], "{text}");
+    // A minimal kernel has no modules.
+    fs::remove_dir_all(context.path("work/results/6.1.7")).unwrap();
+    let minimal = "--variant minimal --require none -o results/6.1.7";
+    context.run(&format!("6.1.7 --fc --source linux --config mini.config {minimal}")).ok();
+    let text = table("modules", json!({ "total": 0, "loaded": 0 })).unwrap();
+    let row: Vec<&str> = text.lines().last().unwrap().trim_matches(['|', ' ']).split(" | ").collect();
+    assert_eq!(row[0], "firecracker, x86-64, 6.1, minimal", "{text}");
+    assert_eq!(row[6..], ["none", "", "1.3 s"], "{text}");
     // A build with a compiler cache has no CPU time.
     fs::remove_file(context.path("work/results/6.1.7.time")).unwrap();
     let text = table("passed", json!(true)).unwrap();

@@ -28,6 +28,7 @@ mod build {
     mod single_kernel;
     mod timings;
     mod toolchain;
+    mod variants;
 }
 
 /// The commands and their output.

@@ -6,7 +6,7 @@ use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle,
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kconfig::requirements::Tally;
-use crate::kernel::VersionRequest;
+use crate::kernel::{VariantChoice, VersionRequest};
 use crate::ops::add::{self, AddedSetting, MigratedConfig, NewKernel, NewKernelRequest};
 use crate::ops::context::Context;
 use crate::plan::request::Request;
@@ -93,8 +93,12 @@ fn new_kernel_requests<'a>(
     let with_base = |request: Request| {
         let base = add::base(&request, args.from, ctx.library)?;
         // The older kernel comes from the catalog's source or the flavor's default, whatever --source says.
-        let target =
-            TargetArgs { hypervisor: Some(request.flavor).into(), arch: vec![request.arch], source: None };
+        let target = TargetArgs {
+            hypervisor: Some(request.flavor).into(),
+            arch: vec![request.arch],
+            variant: Some(VariantChoice::One(request.variant)),
+            source: None,
+        };
         let options = Options { target, ..options.clone() };
         let older = one_request(&base.version.in_catalog(), &options, ctx)?;
         Ok(NewKernelRequest { config_version: request.version, request, base, older: Some(older) })
@@ -118,7 +122,7 @@ fn json(new_kernel: &NewKernel) -> Value {
 }
 
 fn text(new_kernel: &NewKernel, ctx: &Context<'_>, verb: &str) -> String {
-    let NewKernel { entry, source, configs, catalog } = new_kernel;
+    let NewKernel { entry, source, configs, catalog, adds_entry } = new_kernel;
     let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.spec().title);
     let origin = source.origin.as_deref().unwrap_or_default();
     let digest = source.digest.to_string();
@@ -133,7 +137,7 @@ fn text(new_kernel: &NewKernel, ctx: &Context<'_>, verb: &str) -> String {
         text.push_str(&config_text(config));
     }
     text.push('\n');
-    for path in configs.iter().map(|config| &config.path).chain([catalog]) {
+    for path in configs.iter().map(|config| &config.path).chain(adds_entry.then_some(catalog)) {
         writeln!(text, "{verb} {}", crate::ops::context::display_path(path, ctx.host))
             .expect("writing to a string");
     }

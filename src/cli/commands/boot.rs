@@ -11,7 +11,7 @@ use crate::cli::output::{Fields, print, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::cli::target::{Target, images_of_version};
 use crate::host::Host;
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{Arch, Flavor, Variant};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use camino::Utf8PathBuf;
@@ -36,6 +36,7 @@ Names for --require:
   devices      block, network, vsock
   kubernetes   config, cgroup2, overlay, veth, bridge, nftables, iptables,
                namespaces
+  sandbox      devices, and config, cgroup2, overlay, veth, namespaces
   all          modules, devices and kubernetes
   clean        the kernel prints no warnings
   none         the kernel boots and starts init
@@ -61,6 +62,9 @@ pub struct BootArgs {
     pub modules: Option<String>,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
+    /// Variant of a version: node or minimal
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<Variant>,
     #[arg(
         long, value_name = "ARCH", help = "Architecture [default: the image's or the host's]", long_help = format!(
             "Architecture: {} [default: the image's, or the host's for a version or index]", Arch::choices()
@@ -108,7 +112,7 @@ pub struct RunArgs {
     pub root: Option<Utf8PathBuf>,
     /// Fail unless this check passes; repeatable
     ///
-    /// The names of checks and of groups of checks are below. The default is all.
+    /// The names of checks and of groups of checks are below. The default is all, and sandbox for a minimal kernel.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<Requirement>,
     /// Fail if the boot takes longer
@@ -159,10 +163,7 @@ impl RunArgs {
             vmm: self.vmm,
             accelerator: self.accel.into(),
             root,
-            required: match &self.require[..] {
-                [] => vec![Requirement::All],
-                target => target.to_vec(),
-            },
+            required: self.require.clone(),
             limit: Duration::from_secs(self.time_limit.into()),
             append: self.append.clone(),
         })
@@ -236,7 +237,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
         return Err(Error::usage("--modules needs a layout as the kernel, not a version")
             .hint("give the kernel as LAYOUT[:TAG]"));
     }
-    images_of_version(&args.target, args.output.as_deref(), overrides, host)
+    images_of_version(&args.target, args.variant, args.output.as_deref(), overrides, host)
 }
 
 fn text(report: &BootReport) -> String {
@@ -261,7 +262,8 @@ fn text(report: &BootReport) -> String {
     for (index, check) in run_checks.enumerate() {
         let mark = match check.status {
             CheckStatus::Passed => "passed",
-            CheckStatus::Failed => "FAILED",
+            CheckStatus::Failed if check.is_required => "FAILED",
+            CheckStatus::Failed => "failed",
             CheckStatus::Skipped | CheckStatus::NotRun => "skipped",
         };
         let heading = if index == 0 { "checks" } else { "" };

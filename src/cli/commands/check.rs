@@ -1,8 +1,9 @@
 //! `kcompile check`: checks a `.config`, an image or a kernel of the catalog against requirement profiles.
 
+use super::check_text::{self, CheckedConfig};
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, Overrides, TargetArgs};
-use crate::cli::output::{is_narrow, print, print_painted, render_json, row, width};
+use crate::cli::output::{print, print_painted, render_json};
 use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, host_with_tools, one_request, plan_for};
 use crate::cli::target::{Target, config_of};
@@ -10,19 +11,16 @@ use crate::host::Host;
 use crate::image::inspect::{self, counterpart_layout};
 use crate::image::kernel_image;
 use crate::kconfig::Config;
-use crate::kconfig::requirements::{
-    self, CheckInput, Level, RequirementResult, RequirementStatus, Stage, Tally,
-};
-use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
+use crate::kconfig::requirements::{self, CheckInput, RequirementResult, Stage};
+use crate::kernel::{Arch, KernelVersion, SourceSpec, Variant, VariantChoice};
 use crate::oci::layout_reader::LayoutReader;
 use crate::ops::config::{self, ConfigFormat};
-use crate::plan::requested_config;
+use crate::plan::request::own_profiles;
+use crate::plan::{annotations, requested_config};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use crate::util::text::{escape_control, sanitize_line, wrap};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 const CHECK_EXAMPLES: &str = "\
@@ -70,6 +68,9 @@ pub struct CheckArgs {
     /// Check VERSION as build --builtin makes it
     #[arg(long)]
     pub builtin: bool,
+    /// Variant of VERSION: node or minimal
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<Variant>,
     /// Show all requirements
     ///
     /// This includes requirements that are met, undecided or for other kernels.
@@ -85,27 +86,13 @@ pub struct CheckArgs {
     pub configs: Option<Utf8PathBuf>,
 }
 
-/// Widths of the table's columns; with the spaces around them they fit 80.
-const WIDTHS: [usize; 5] = [0, 11, 34, 11, 17];
-
-/// What is checked, whatever it was given as.
-struct CheckedConfig {
-    name: String,
-    config: Config,
-    version: KernelVersion,
-    arch: Arch,
-    stage: Stage,
-    flavor: Option<Flavor>,
-    notes: Vec<String>,
-}
-
 pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let CatalogFiles { library, .. } = CatalogFiles::read(args.configs.as_deref(), host)?;
     // A name that nobody knows is found out before anything is read.
     let mut profiles = requirements::read_all(&library, &args.profiles)?;
     let checked = resolve(args, host, reporter)?;
     if profiles.is_empty() {
-        profiles = vec![requirements::read(&library, &own_profile(&checked, &library)?)?];
+        profiles = requirements::read_all(&library, &default_profiles(&checked, &library)?)?;
     }
     checked.notes.iter().for_each(|note| reporter.note(note));
     let CheckedConfig { config, version, arch, stage, .. } = &checked;
@@ -114,14 +101,14 @@ pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     if args.json {
         print(&render_json(&json(&checked, &results)))?;
     } else {
-        print_painted(&text(&checked, &results, args.all), paint::first_word)?;
+        print_painted(&check_text::text(&checked, &results, args.all), paint::first_word)?;
     }
     Ok(ExitCode::from(u8::from(results.iter().any(RequirementResult::is_fatal))))
 }
 
-/// The profile of the hypervisor that the kernel is for, where that can be told.
-fn own_profile(checked: &CheckedConfig, library: &ConfigLibrary) -> Result<String> {
-    checked.flavor.map(|flavor| flavor.to_string()).ok_or_else(|| {
+/// Returns the profiles of the hypervisor and of the variant, if they are known.
+fn default_profiles(checked: &CheckedConfig, library: &ConfigLibrary) -> Result<Vec<String>> {
+    checked.flavor.map(|flavor| own_profiles(flavor, checked.variant)).ok_or_else(|| {
         Error::usage(format!(
             "{}: no requirement profile is given, and the hypervisor is unknown",
             checked.name
@@ -139,15 +126,19 @@ fn resolve(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Checked
         ))
         .hint("a .config and an image are checked as they are"));
     }
-    match target {
-        Target::File(_) | Target::Layout(..) if args.builtin => {
-            Err(Error::usage(format!("--builtin is for a version, and {} is none", args.target)).hint(
-                "check the image that `build --builtin` made, or the output of `config show --builtin`",
+    let options = [("--builtin", args.builtin), ("--variant", args.variant.is_some())];
+    let given = options.into_iter().find(|(_, is_given)| *is_given);
+    match (target, given) {
+        (Target::File(_) | Target::Layout(..), Some((option, _))) => {
+            Err(Error::usage(format!("{option} is for a version, and {} is none", args.target)).hint(
+                format!(
+                    "check the image that `build {option}` made, or the output of `config show {option}`"
+                ),
             ))
         }
-        Target::File(path) => from_file(args, &path),
-        Target::Layout(path, tag) => from_layout(args, &path, tag.as_deref(), host),
-        Target::Version => from_catalog(args, host, reporter),
+        (Target::File(path), None) => from_file(args, &path),
+        (Target::Layout(path, tag), None) => from_layout(args, &path, tag.as_deref(), host),
+        (Target::Version, _) => from_catalog(args, host, reporter),
     }
 }
 
@@ -180,7 +171,8 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<CheckedConfig> {
             .hint(format!("give it with --arch {}", Arch::choices()))
     })?;
     let (name, flavor) = (args.target.clone(), args.hypervisor.flavor());
-    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, notes })
+    let variant = Variant::default();
+    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, variant, notes })
 }
 
 fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Host) -> Result<CheckedConfig> {
@@ -207,8 +199,9 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
         None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
     };
     let flavor = args.hypervisor.flavor().or_else(|| kernel_image::flavor(&image));
+    let variant = annotations::variant(image.annotation(annotations::VARIANT));
     let notes = config.skipped_lines(&name).into_iter().collect();
-    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, notes })
+    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, variant, notes })
 }
 
 fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<CheckedConfig> {
@@ -220,6 +213,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
         target: TargetArgs {
             hypervisor: args.hypervisor,
             arch: args.arch.into_iter().collect(),
+            variant: args.variant.map(VariantChoice::One),
             source: args.source.clone(),
         },
         config: ConfigArgs {
@@ -242,12 +236,13 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
         layers.join(" and ")
     ));
     Ok(CheckedConfig {
-        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.spec().title),
+        name: format!("Linux {} for {}", plan.tag(), plan.flavor.spec().title),
         config: requested,
         version: plan.version.unwrap_or(plan.requested.floor()),
         arch: plan.arch,
         stage: Stage::Requested,
         flavor: Some(plan.flavor),
+        variant: plan.variant,
         notes,
     })
 }
@@ -265,12 +260,13 @@ fn configured(
     let request = one_request(&args.target, options, &ctx)?;
     let (plan, text) = config::final_config(&request, ConfigFormat::Full, &ctx)?;
     Ok(CheckedConfig {
-        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.spec().title),
+        name: format!("Linux {} for {}", plan.tag(), plan.flavor.spec().title),
         config: Config::parse(&text),
         version: plan.version.unwrap_or(plan.requested.floor()),
         arch: plan.arch,
         stage: Stage::Final,
         flavor: Some(plan.flavor),
+        variant: plan.variant,
         notes: plan.notices,
     })
 }
@@ -286,115 +282,4 @@ fn json(checked: &CheckedConfig, results: &[RequirementResult]) -> serde_json::V
         "profiles": requirements::tallies(results),
         "outcomes": results,
     })
-}
-
-fn text(checked: &CheckedConfig, results: &[RequirementResult], all: bool) -> String {
-    let mut text =
-        format!("{}: Linux {} on {}\n", escape_control(&checked.name), checked.version, checked.arch);
-    for tally in requirements::tallies(results) {
-        let of_profile = results.iter().filter(|result| result.profile == tally.profile);
-        let of_profile: Vec<&RequirementResult> = of_profile.collect();
-        let heading = wrap(&format!("{}: {}", tally.profile, counts(&tally)), width() - 2).join("\n  ");
-        writeln!(text, "\n{heading}").expect("writing to a string");
-        text.push_str(&table(&of_profile, all));
-    }
-    text
-}
-
-fn counts(tally: &Tally) -> String {
-    let mut parts = vec![
-        format!("{} required and {} recommended not met", tally.failed, tally.recommended_failed),
-        format!("{} met", tally.passed),
-    ];
-    parts.extend((tally.undecided > 0).then(|| format!("{} open", tally.undecided)));
-    parts.extend((tally.not_applicable > 0).then(|| format!("{} for other kernels", tally.not_applicable)));
-    parts.join(", ")
-}
-
-/// What is not met, the worst first; with `all` the rest after it. The lines of one reason follow each
-/// other, and the reason stands once below them.
-fn table(results: &[&RequirementResult], all: bool) -> String {
-    let rank = |result: &RequirementResult| match (result.status, result.level) {
-        (RequirementStatus::Failed, Level::Required | Level::Forbidden) => 0,
-        (RequirementStatus::Failed, Level::Recommended) => 1,
-        (RequirementStatus::Undecided, _) => 2,
-        (RequirementStatus::Passed, _) => 3,
-        (RequirementStatus::NotApplicable, _) => 4,
-    };
-    let mut rows: Vec<&RequirementResult> =
-        results.iter().filter(|one| all || rank(one) < 2).copied().collect();
-    rows.sort_by_key(|result| rank(result));
-    let mut text = String::new();
-    let mut source = "";
-    for (index, result) in rows.iter().enumerate() {
-        let cells =
-            ["", label(result), &result.symbols_text(), &sanitize_line(&result.found), &result.requested];
-        text.push_str(&row(cells, WIDTHS));
-        let same = |next: &&RequirementResult| {
-            (rank(next), &next.reason, &next.source) == (rank(result), &result.reason, &result.source)
-        };
-        if !rows.get(index + 1).is_some_and(same) {
-            let indent = " ".repeat(if is_narrow() { 6 } else { WIDTHS[1] + 5 });
-            // Many lines come from one place: said once, until another one comes.
-            let from = if source == result.source { String::new() } else { format!(" ({})", result.source) };
-            source = &result.source;
-            for line in wrap(&format!("{}{from}", result.reason), width() - indent.len()) {
-                writeln!(text, "{indent}{line}").expect("writing to a string");
-            }
-        }
-    }
-    if text.is_empty() {
-        return text;
-    }
-    format!("{}{text}", row(["", "", "OPTION", "FOUND", "WANTED"], WIDTHS))
-}
-
-fn label(result: &RequirementResult) -> &'static str {
-    match (result.status, result.level) {
-        (RequirementStatus::Failed, Level::Required) => "REQUIRED",
-        (RequirementStatus::Failed, Level::Forbidden) => "FORBIDDEN",
-        (RequirementStatus::Failed, Level::Recommended) => "recommended",
-        (RequirementStatus::Undecided, _) => "open",
-        (RequirementStatus::Passed, _) => "met",
-        (RequirementStatus::NotApplicable, _) => "-",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(symbols: &[&str], level: Level, status: RequirementStatus, reason: &str) -> RequirementResult {
-        RequirementResult {
-            profile: "p".into(),
-            symbols: symbols.iter().map(|symbol| (*symbol).to_owned()).collect(),
-            requested: "y or m".into(),
-            found: "none is on".into(),
-            level,
-            reason: reason.into(),
-            source: "somebody".into(),
-            status,
-        }
-    }
-
-    #[test]
-    fn a_table_fits_a_terminal_and_has_the_worst_first() {
-        let wide =
-            ["IP_NF_TARGET_REJECT", "MITIGATION_PAGE_TABLE_ISOLATION", "NETFILTER_XT_TARGET_REJECT", "X"];
-        let all = [
-            outcome(&["A"], Level::Recommended, RequirementStatus::Failed, "one reason"),
-            outcome(&["B"], Level::Recommended, RequirementStatus::Failed, "one reason"),
-            outcome(&wide, Level::Required, RequirementStatus::Failed, &"words ".repeat(40)),
-            outcome(&["MET"], Level::Required, RequirementStatus::Passed, "r"),
-        ];
-        let results: Vec<&RequirementResult> = all.iter().collect();
-        let rows = table(&results, false);
-        assert!(rows.lines().all(|line| line.chars().count() <= 80), "{rows}");
-        assert_eq!(rows.matches("one reason").count(), 1, "{rows}");
-        assert!(rows.find("REQUIRED") < rows.find("recommended") && !rows.contains("MET"), "{rows}");
-        assert!(table(&results, true).contains("met          MET"));
-        let hostile = RequirementResult { found: "\"\u{1b}[2J\u{202e}\"".into(), ..all[3].clone() };
-        assert!(table(&[&hostile], true).contains("\"?[2J?\""));
-        assert_eq!(table(&results[3..], false), "");
-    }
 }

@@ -163,7 +163,7 @@ fn side(text: &str, args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Re
 }
 
 fn title(plan: &Plan) -> String {
-    format!("{} for {} on {}", plan.version_text(), plan.flavor.spec().title, plan.arch)
+    format!("{} for {} on {}", plan.tag(), plan.flavor.spec().title, plan.arch)
 }
 
 /// Writes the result of `edit`, `save` or `set`, and prints what changed.

@@ -11,7 +11,7 @@ use crate::cli::target::{Target, images_of_version, one_image};
 use crate::cve::{Assessment, Join, Severity, VEX_MEDIA_TYPE, Verdict, vex_document};
 use crate::host::Host;
 use crate::image::pack::lock_output;
-use crate::kernel::{Arch, VersionRequest};
+use crate::kernel::{Arch, Variant, VersionRequest};
 use crate::oci::read::Reference;
 use crate::oci::{self, Artifact};
 use crate::ops::context::display_path;
@@ -64,6 +64,9 @@ pub struct CveArgs {
     pub compiled: Option<String>,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
+    /// Variant of a version: node or minimal
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<Variant>,
     #[arg(long, value_name = "ARCH", help = format!(
         "Architecture: {}", Arch::choices()
     ))]
@@ -231,7 +234,7 @@ fn find(text: &str, args: &CveArgs, host: &Host) -> Result<CveTarget> {
         Target::Version => {
             let overrides = Overrides { flavor: args.hypervisor.flavor(), arch: args.arch };
             let version = text.parse().map_err(|why: String| Error::usage(why));
-            match (images_of_version(text, args.output.as_deref(), overrides, host), version?) {
+            match (images_of_version(text, args.variant, args.output.as_deref(), overrides, host), version?) {
                 (Ok(found), _) => CveTarget::of_image(found.kernel),
                 // Nobody has built this version here.
                 (Err(_), VersionRequest::Exact(version)) if args.hypervisor.flavor().is_none() => {

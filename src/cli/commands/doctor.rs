@@ -144,7 +144,11 @@ fn check(args: &DoctorArgs, shown: Shown, host: &Host, reporter: &Reporter) -> R
 fn options(args: &DoctorArgs, flavor: Flavor) -> Options {
     let kbuild = KbuildArgs { llvm: args.llvm, toolchain: args.toolchain.clone(), ..KbuildArgs::default() };
     Options {
-        target: TargetArgs { hypervisor: Some(flavor).into(), arch: args.arch.clone(), source: None },
+        target: TargetArgs {
+            hypervisor: Some(flavor).into(),
+            arch: args.arch.clone(),
+            ..TargetArgs::default()
+        },
         make: MakeArgs {
             catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
             kbuild,

@@ -8,7 +8,7 @@ use crate::cli::resolve::cache_dir;
 use crate::cli::target::{Target, images_of_version, one_image};
 use crate::host::Host;
 use crate::image::extract::Images;
-use crate::kernel::Arch;
+use crate::kernel::{Arch, Variant};
 use crate::oci::read::Reference;
 use crate::ops::context::display_path;
 use crate::ops::debug_files;
@@ -39,6 +39,9 @@ pub struct ExtractArgs {
     pub image: String,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
+    /// Variant of a version: node or minimal
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<Variant>,
     #[arg(
         long, value_name = "ARCH", help = "Architecture, if a tag has several", long_help = format!(
             "Architecture of the image if there are several: {} [default: the host's]", Arch::choices()
@@ -130,7 +133,7 @@ fn open(args: &ExtractArgs, host: &Host, reporter: &Reporter) -> Result<Images> 
         Target::Version => {}
     }
     let overrides = Overrides { flavor: args.hypervisor.flavor(), arch: args.arch };
-    let found = images_of_version(&args.image, args.images.as_deref(), overrides, host)?;
+    let found = images_of_version(&args.image, args.variant, args.images.as_deref(), overrides, host)?;
     found.notes.iter().for_each(|note| reporter.note(note));
     Images::of(found.kernel, found.modules)
 }

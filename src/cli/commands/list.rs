@@ -8,8 +8,8 @@ use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Profile, RequirementStatus, SupportLevel};
-use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
-use crate::plan::{BaseConfig, DEFAULT_BRANCH};
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, Variant, VariantChoice, VersionRequest};
+use crate::plan::{BaseConfig, ConfigSet, DEFAULT_BRANCH};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::text::wrap;
@@ -17,7 +17,6 @@ use camino::Utf8PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// Headings and widths of the columns.
@@ -38,6 +37,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile list                          all kernels of the catalog
   kcompile list 6.1 --fc                 the kernels of a series
+  kcompile list --variant minimal        the kernels for sandboxes
   kcompile list --fragments              the fragments for --fragment
   kcompile list --json                   the catalog, for a script
 
@@ -50,7 +50,7 @@ Columns:
   KUBERNETES   what the version allows; numbers refer to notes below. Options
                are open until the kernel is configured (kcompile check)
 
---json prints the kernels as `items`, and `series` and `fragments`.
+--json prints the kernels of all variants as `items`, and `series` and `fragments`.
 
 Exit codes: 0 ok, 2 usage error.";
 
@@ -62,6 +62,11 @@ pub struct ListArgs {
     version: Option<VersionRequest>,
     #[command(flatten)]
     hypervisor: FlavorArgs,
+    /// Variant: node, minimal or all
+    ///
+    /// The default is node.
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<VariantChoice>,
     /// List the config fragments for --fragment
     #[arg(long)]
     fragments: bool,
@@ -86,7 +91,11 @@ pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     if args.json {
         print(&render_json(&json(&library, &catalog, kubernetes.as_ref())))?;
     } else {
-        print_painted(&text(&library, &catalog, kubernetes.as_ref(), host.now), paint::third_word)?;
+        let variant = args.variant.or(library.project.defaults.variant);
+        let variants = variant.unwrap_or(VariantChoice::One(Variant::Node)).variants();
+        let details =
+            Details { library: &library, catalog: &catalog, kubernetes: kubernetes.as_ref(), now: host.now };
+        print_painted(&text(&variants, &details), paint::third_word)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -137,9 +146,12 @@ fn source(entry: &Entry) -> String {
 fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>) -> Value {
     let kernel = |entry: &Entry| {
         let version = entry.request().floor();
-        let config = |arch: &Arch| {
-            let base = BaseConfig::of(library, entry.flavor, *arch, version);
-            (arch.to_string(), base.map_or(Value::Null, |base| base.name().into()))
+        let configs = |variant: Variant| {
+            let config = |arch: &Arch| {
+                let base = base_config(library, entry, *arch, variant);
+                (arch.to_string(), base.map_or(Value::Null, |base| base.name().into()))
+            };
+            entry.arch.iter().map(config).collect::<serde_json::Map<_, _>>()
         };
         let kubernetes = kubernetes.map(|profile| {
             let (fitness, unmet) = requirements::support(profile, version);
@@ -161,7 +173,8 @@ fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
             "source": source(entry),
             "supported_source": entry.supported_source,
             "sha256": entry.sha256.map(Sha256::oci),
-            "configs": entry.arch.iter().map(config).collect::<serde_json::Map<_, _>>(),
+            "configs": configs(Variant::Node),
+            "minimal": { "status": entry.minimal, "configs": configs(Variant::Minimal) },
             "end_of_life": catalog.end_of_life(version),
             "kubernetes": kubernetes,
             "note": entry.note,
@@ -179,27 +192,14 @@ fn fragments_json(library: &ConfigLibrary) -> Vec<Value> {
     library.fragments().map(|(name, what)| json!({ "name": name, "description": what })).collect()
 }
 
-fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>, now: u64) -> String {
+fn text(variants: &[Variant], details: &Details<'_>) -> String {
     let mut text = String::new();
     for &flavor in Flavor::ALL {
-        let mut of_flavor: Vec<&Entry> =
-            catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
-        if of_flavor.is_empty() {
-            continue;
+        for &variant in variants {
+            text.push_str(&table(flavor, variant, details));
         }
-        writeln!(text, "{} (--{})", flavor.spec().title, flavor.spec().flag).expect("writing to a string");
-        text.push_str(&row(&COLUMNS.map(|(heading, _)| heading.to_owned())));
-        // The newest kernel comes first.
-        of_flavor.sort_by_key(|entry| Reverse(entry.request().floor()));
-        for entry in of_flavor {
-            for arch in &entry.arch {
-                text.push_str(&row(&cells(entry, *arch, &Details { library, catalog, kubernetes, now })));
-            }
-            text.push_str(&indented(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
-        }
-        text.push('\n');
     }
-    if let Some(profile) = kubernetes {
+    if let Some(profile) = details.kubernetes.filter(|_| variants.contains(&Variant::Node)) {
         let what = format!(
             "KUBERNETES by the rules of profile {0} about kernel versions: \"full\" meets all of them, \"limited\" does \
              not meet a recommendation, \"below\" does not meet a requirement (*). Its options are open: the \
@@ -217,8 +217,45 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
         text.push('\n');
     }
     text.push_str(&indented("! the series has ended, so kernel.org fixes no more bugs in it.", 0));
+    if variants == [Variant::Node] {
+        text.push_str(&indented("`kcompile list --variant minimal` lists the kernels for sandboxes.", 0));
+    }
     text.push_str(&indented("`kcompile list --fragments` lists the config fragments.", 0));
     text
+}
+
+/// Formats the kernels of a flavor and variant, the newest first.
+fn table(flavor: Flavor, variant: Variant, details: &Details<'_>) -> String {
+    let kernels = details.catalog.kernels.iter();
+    let mut of_flavor: Vec<&Entry> = kernels.filter(|entry| entry.flavor == flavor).collect();
+    if of_flavor.is_empty() {
+        return String::new();
+    }
+    let (title, flag) = (flavor.spec().title, flavor.spec().flag);
+    let mut text = match variant {
+        Variant::Node => format!("{title} (--{flag})\n"),
+        Variant::Minimal => format!("{title}, {variant} (--{flag} --variant {variant})\n"),
+    };
+    text.push_str(&row(&COLUMNS.map(|(heading, _)| heading.to_owned())));
+    of_flavor.sort_by_key(|entry| Reverse(entry.request().floor()));
+    for entry in of_flavor {
+        for arch in &entry.arch {
+            text.push_str(&row(&cells(entry, *arch, variant, details)));
+        }
+        // A note is about the kernel of a node.
+        let note = entry.note.as_deref().filter(|_| variant == Variant::Node);
+        text.push_str(&indented(note.unwrap_or_default(), COLUMNS[0].1 + 2));
+    }
+    text + "\n"
+}
+
+fn base_config<'a>(
+    library: &'a ConfigLibrary,
+    entry: &Entry,
+    arch: Arch,
+    variant: Variant,
+) -> Option<BaseConfig<'a>> {
+    BaseConfig::of(library, ConfigSet { flavor: entry.flavor, arch, variant }, entry.request().floor())
 }
 
 /// Formats each fragment with its description.
@@ -237,10 +274,11 @@ struct Details<'a> {
     now: u64,
 }
 
-fn cells(entry: &Entry, arch: Arch, details: &Details<'_>) -> [String; 8] {
-    let Details { library, catalog, kubernetes, now } = *details;
+fn cells(entry: &Entry, arch: Arch, variant: Variant, details: &Details<'_>) -> [String; 8] {
+    let Details { library, catalog, now, .. } = *details;
+    let kubernetes = details.kubernetes.filter(|_| variant == Variant::Node);
     let version = entry.request().floor();
-    let config = BaseConfig::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
+    let config = base_config(library, entry, arch, variant).map(|base| base.version.in_catalog());
     let source = source(entry);
     // The pin is the digest of kernel.org's tarball.
     let pinned = entry.sha256.is_some() && source == "kernel.org";
@@ -248,7 +286,7 @@ fn cells(entry: &Entry, arch: Arch, details: &Details<'_>) -> [String; 8] {
     [
         entry.version.clone(),
         arch.to_string(),
-        entry.status.name().to_owned(),
+        entry.status_of(variant).name().to_owned(),
         source.strip_prefix("git#").unwrap_or(&source).to_owned(),
         if pinned { "yes" } else { "-" }.to_owned(),
         or_dash(config),

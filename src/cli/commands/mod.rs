@@ -6,6 +6,7 @@ pub mod build;
 pub mod cache;
 pub mod ccache;
 pub mod check;
+mod check_text;
 pub mod clean;
 pub mod completions;
 pub mod config;

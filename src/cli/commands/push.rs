@@ -105,12 +105,9 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         tls_verify: args.tls_verify,
         authfile: args.authfile.as_deref().map(|path| host.absolute(path)),
         retry_times: args.retry_times,
-        signing_key: args.sign.as_deref().zip(args.sign_passphrase.as_deref()).map(
-            |(key, passphrase)| SigningKey {
-                path: host.absolute(key),
-                passphrase_file: host.absolute(passphrase),
-            },
-        ),
+        signing_key: args.sign.as_deref().zip(args.sign_passphrase.as_deref()).map(|(key, passphrase)| {
+            SigningKey { path: host.absolute(key), passphrase_file: host.absolute(passphrase) }
+        }),
     };
     let references = match &args.layouts[..] {
         [] => {

@@ -8,7 +8,7 @@ use crate::cli::output_update::{self, Row};
 use crate::cli::output_update_report::report;
 use crate::cli::resolve::{CatalogFiles, context, host_with_tools, import_bundle, one_request};
 use crate::host::{Host, process};
-use crate::kernel::VersionRequest;
+use crate::kernel::{Variant, VariantChoice, VersionRequest};
 use crate::ops::catalog_files::{CATALOG, user_catalog};
 use crate::ops::context::Context;
 use crate::ops::cve_records::DataSource;
@@ -187,7 +187,12 @@ fn kernels(args: &UpdateArgs, options: &Options, ctx: &Context<'_>) -> Result<Ve
     }
     let with_requests = |entry: &Entry| {
         let request = |arch| {
-            let target = TargetArgs { hypervisor: Some(entry.flavor).into(), arch: vec![arch], source: None };
+            let target = TargetArgs {
+                hypervisor: Some(entry.flavor).into(),
+                arch: vec![arch],
+                variant: Some(VariantChoice::One(Variant::Node)),
+                source: None,
+            };
             one_request(&entry.request().in_catalog(), &Options { target, ..options.clone() }, ctx)
         };
         let requests = entry.arch.iter().copied().map(request).collect::<Result<Vec<_>>>()?;

@@ -335,7 +335,7 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
     // The version of an annotation may be any text, and becomes a file name.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
     let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
-    let tag = annotations::module_mode(image.annotation(annotations::MODULES)).name(version);
+    let tag = annotations::tag_suffix(|key| image.annotation(key)).add_to(version);
     fits.then(|| output.join(crate::image::receipt::file_name(flavor, &tag, arch)))
 }
 

@@ -7,7 +7,7 @@ use crate::kconfig::file_settings::{self, FileKind};
 use crate::kernel::{SourceSpec, ToolchainSpec};
 use crate::oci::Compression;
 use crate::plan::request::{
-    ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request, ToolchainChoice,
+    ImageChoice, KernelLink, ModulesLayout, Override, Request, TagSuffix, ToolchainChoice, own_profiles,
 };
 use crate::plan::{MakePlan, Plan, Toolchain};
 use crate::util::text::redact_secrets;
@@ -163,6 +163,7 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
         version,
         flavor,
         arch,
+        variant,
         source,
         config,
         overrides,
@@ -183,6 +184,9 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
         ["kcompile".to_owned(), version.to_string(), format!("--{}", flavor.spec().flag)].into();
     let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
     add("--arch", arch.to_string());
+    if !variant.is_default() {
+        add("--variant", variant.to_string());
+    }
     add("--source", source_arg(source, path));
     config.iter().for_each(|config| add("--config", path(config)));
     for over in overrides {
@@ -208,14 +212,20 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
     for (option, value) in tools {
         value.iter().for_each(|value| add(option, strip_tool_path(value)));
     }
-    let own = flavor.to_string();
-    if !profiles.contains(&own) {
-        add("--require", "none".into());
-    }
-    profiles.iter().filter(|name| **name != own).for_each(|name| add("--require", name.clone()));
+    args.extend(require_args(profiles, &own_profiles(*flavor, *variant)));
     args.extend(llvm.then(|| "--llvm".to_owned()));
+    args.extend((request.tag_suffix() == TagSuffix::Builtin).then(|| "--builtin".to_owned()));
     args.extend(image_args(images));
     shlex::try_join(args.iter().map(String::as_str)).unwrap_or_default()
+}
+
+/// Returns the options for the profiles. `own` are those that are checked without any.
+fn require_args(profiles: &[String], own: &[String]) -> Vec<String> {
+    let checks_own = own.iter().all(|name| profiles.contains(name));
+    let none = (!checks_own).then_some("none");
+    let named = profiles.iter().filter(|name| !(checks_own && own.contains(name)));
+    let names = none.into_iter().chain(named.map(String::as_str));
+    names.flat_map(|name| ["--require".to_owned(), name.to_owned()]).collect()
 }
 
 /// Returns a source as `--source` takes it, with its path changed by `path`.
@@ -233,12 +243,11 @@ fn source_arg(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String
 
 /// Returns the options for the images that differ from the defaults.
 fn image_args(images: &ImageChoice) -> Vec<String> {
-    let ImageChoice { combined_image, no_modules, module_mode, kernel_link, modules_layout, compression } =
+    let ImageChoice { combined_image, no_modules, module_mode: _, kernel_link, modules_layout, compression } =
         images;
     let mut args = Vec::new();
     args.extend(combined_image.then(|| "--combined-image".to_owned()));
     args.extend(no_modules.then(|| "--no-modules".to_owned()));
-    args.extend((*module_mode == ModuleMode::Builtin).then(|| "--builtin".to_owned()));
     let link = match kernel_link {
         KernelLink::Boot => None,
         KernelLink::None => Some("none".to_owned()),

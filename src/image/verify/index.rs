@@ -7,7 +7,7 @@ use crate::kernel::KernelVersion;
 use crate::oci::layout_reader::{LayoutReader, ManifestRef};
 use crate::oci::read::{is_image_config, tag_of, tag_part};
 use crate::plan::annotations;
-use crate::plan::request::ModuleMode;
+use crate::plan::request::TagSuffix;
 use oci_spec::image::{Descriptor, MediaType, Platform};
 use std::collections::BTreeSet;
 
@@ -91,10 +91,10 @@ fn tag_problem(name: &str, image: &ImageChecks) -> Option<String> {
     }
     let version = image.inspected.version.as_ref()?;
     let kernel: KernelVersion = version.parse().ok()?;
-    let KernelTag { version: named, module_mode, .. } = KernelTag::parse(tag)?;
-    let is_builtin = image.inspected.annotation(annotations::MODULES) == Some(annotations::BUILTIN);
-    if module_mode == ModuleMode::Builtin && !is_builtin {
-        return Some(format!("the tag is {tag}, but the image was not built with --builtin"));
+    let KernelTag { version: named, suffix, .. } = KernelTag::parse(tag)?;
+    let own = annotations::tag_suffix(|key| image.inspected.annotation(key));
+    if suffix != TagSuffix::None && suffix != own {
+        return Some(format!("the tag is {tag}, but the image was not built with {}", suffix.option()));
     }
     let is_kernels = (OLDEST_MAJOR..=kernel.major + 1).contains(&named.floor().major);
     let differs = is_kernels && !named.admits(kernel);

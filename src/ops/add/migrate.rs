@@ -11,7 +11,7 @@ use crate::kernel::{Arch, KernelVersion, VersionRequest};
 use crate::ops::context::Context;
 use crate::ops::{check_config, config};
 use crate::plan::request::Request;
-use crate::plan::{BaseConfig, Plan, SourceIdentity, Text, config_name};
+use crate::plan::{BaseConfig, ConfigSet, Plan, SourceIdentity, Text};
 use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result};
@@ -85,14 +85,14 @@ pub fn base<'a>(
     from: Option<VersionRequest>,
     library: &'a ConfigLibrary,
 ) -> Result<BaseConfig<'a>> {
-    let Request { flavor, arch, version, .. } = *request;
-    let requested = from.unwrap_or(version).floor();
-    let base = BaseConfig::find_nearest(library, flavor, arch, requested);
+    let (set, arch) = (ConfigSet::of(request), request.arch);
+    let requested = from.unwrap_or(request.version).floor();
+    let base = BaseConfig::find_nearest(library, set, requested);
     base.filter(|base| from.is_none() || base.is_for(requested)).ok_or_else(|| {
-        let all = BaseConfig::all(library, flavor, arch);
+        let all = BaseConfig::all(library, set);
         let have: Vec<String> = all.iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
-        Error::usage(format!("no {flavor} config for Linux {requested} on {arch} to migrate"))
+        Error::usage(format!("no {set} for Linux {requested} on {arch} to migrate"))
             .hint(format!("existing configs: {have}"))
     })
 }
@@ -104,7 +104,7 @@ pub(in crate::ops) fn migrate(
     ctx: &Context<'_>,
 ) -> Result<(SourceIdentity, MigratedConfig)> {
     let NewKernelRequest { request, base, config_version, older } = requested;
-    let name = config_name(request.flavor, request.arch, *config_version);
+    let name = ConfigSet::of(request).config_name(*config_version);
     let path = dirs.path_of(&name);
     if path.exists() && base.name() != name {
         return Err(Error::usage(format!("{path} exists already"))

@@ -8,7 +8,7 @@ pub use migrate::{AddedSetting, MigratedConfig, UpstreamChanges, base};
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry, Status};
-use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, Variant, VersionRequest};
 use crate::ops::catalog_files::{CATALOG, FileChange, user_catalog, write_all};
 use crate::ops::context::Context;
 use crate::plan::request::Request;
@@ -20,6 +20,7 @@ use crate::util::text::sanitize_line;
 use crate::util::time;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// A kernel that is ready to be added.
 #[derive(Debug, Serialize)]
@@ -32,6 +33,9 @@ pub struct NewKernel {
     pub configs: Vec<MigratedConfig>,
     /// The path of the user's catalog.
     pub catalog: Utf8PathBuf,
+    /// Whether the catalog gets the entry. It may have the kernel already if only its minimal config is new.
+    #[serde(skip)]
+    pub adds_entry: bool,
 }
 
 /// One architecture of the kernel that is added.
@@ -59,27 +63,35 @@ pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<
             return Err(Error::usage(format!("--source {path}: a catalog cannot name a local path"))
                 .hint("give kernel.org, git+URL[#REF] or apt[:PACKAGE]"));
         }
-        check_new(request.version, request.flavor, request.arch, &own, &catalog)?;
+        if request.variant == Variant::Node {
+            check_new(request.version, request.flavor, request.arch, &own, &catalog)?;
+        }
     }
+    let is_new = |one: &NewKernelRequest<'_>| {
+        check_new(one.request.version, one.request.flavor, one.request.arch, &own, &catalog).is_ok()
+    };
+    let adds_entry = requested.iter().any(is_new);
     let migrated = requested
         .iter()
         .map(|requested| migrate::migrate(requested, dirs, ctx))
         .collect::<Result<Vec<_>>>()?;
     let (mut sources, configs): (Vec<SourceIdentity>, Vec<MigratedConfig>) = migrated.into_iter().unzip();
     let (source, request) = (sources.remove(0), &requested[0].request);
-    let froms: Vec<String> = configs.iter().map(|config| config.from.in_catalog()).collect();
+    let mut froms: Vec<String> = configs.iter().map(|config| config.from.in_catalog()).collect();
+    froms.dedup();
     let default = &request.flavor.spec().source;
     let entry = Entry {
         version: request.version.in_catalog(),
         flavor: request.flavor,
-        arch: requested.iter().map(|requested| requested.request.arch).collect(),
+        arch: requested.iter().map(|one| one.request.arch).collect::<BTreeSet<_>>().into_iter().collect(),
         source: (request.source != *default).then(|| request.source.to_string()),
         sha256: pin(request, &source),
         status: Status::Untested,
+        minimal: Status::Untested,
         supported_source: None,
         note: Some(format!("its config was carried over from {}", froms.join(" and "))),
     };
-    Ok(NewKernel { entry, source, configs, catalog })
+    Ok(NewKernel { entry, source, configs, catalog, adds_entry })
 }
 
 /// Returns the digest for the catalog, which only an authenticated release of kernel.org has. Other sources
@@ -96,17 +108,20 @@ pub(super) fn pin(request: &Request, source: &SourceIdentity) -> Option<Sha256> 
 ///
 /// A file cannot be written (exit code 1), or the catalog got such an entry in the meantime (2).
 pub fn write(new_kernel: &NewKernel, ctx: &Context<'_>) -> Result<()> {
-    let NewKernel { entry, source, configs, catalog: path } = new_kernel;
+    let NewKernel { entry, source, configs, catalog: path, adds_entry } = new_kernel;
     let _writing = lock_dir(&ctx.library.project.user_dirs()?.root)?;
     let (text, own) = user_catalog(path)?;
-    for arch in &entry.arch {
+    for arch in entry.arch.iter().filter(|_| *adds_entry) {
         check_new(entry.request(), entry.flavor, *arch, &own, path)?;
     }
-    let text = with_entry(text.as_deref().unwrap_or(HEADER), entry, &pin_comment(source, ctx.host.now));
+    let new_text =
+        || with_entry(text.as_deref().unwrap_or(HEADER), entry, &pin_comment(source, ctx.host.now));
+    let text = adds_entry.then(new_text);
     // An unreadable entry would make the whole catalog unreadable.
-    Catalog::read(&ConfigLibrary::from_texts([(CATALOG, text.as_str())]))?;
+    Catalog::read(&ConfigLibrary::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
     // The entry is written last. If the process is killed before, a config without an entry is left.
-    let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
+    let files = configs.iter().map(|config| (&config.path, &config.text));
+    let files = files.chain(text.iter().map(|text| (path, text)));
     let changes = files.map(|(path, text)| FileChange { path: path.clone(), text: Some(text.clone()) });
     write_all(&changes.collect::<Vec<_>>())
 }
@@ -171,6 +186,7 @@ mod tests {
             source: Some("git+https://example.org/\"x\"#y".into()),
             sha256: Some(Sha256::of("x")),
             status: Status::Untested,
+            minimal: Status::Untested,
             supported_source: None,
             note: Some("its config was carried over from 6.1".into()),
         }

@@ -6,13 +6,13 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::entry_text::replace_entry;
 use crate::catalog::kernels::{Catalog, Entry, Status};
 use crate::catalog::lockfile::{self, Existing, LockFile, Locked};
-use crate::kernel::{Arch, KernelVersion, SourceSpec, VersionRequest};
+use crate::kernel::{Arch, KernelVersion, SourceSpec, Variant, VersionRequest};
 use crate::ops::add::{self, MigratedConfig, NewKernelRequest};
 use crate::ops::catalog_files::{CATALOG, FileChange, user_catalog};
 use crate::ops::context::Context;
 use crate::ops::fetch;
 use crate::plan::request::Request;
-use crate::plan::{BaseConfig, SourceIdentity, config_name, git_branch};
+use crate::plan::{BaseConfig, ConfigSet, SourceIdentity, git_branch};
 use crate::source;
 use crate::util::error::{Error, Result};
 use crate::util::fs::{create_dir, write_atomically};
@@ -158,7 +158,7 @@ fn old_request(request: &Request, current: &str) -> Option<Request> {
 /// Returns the config to migrate: one that is named for the new version, or else that of the entry.
 fn base<'a>(entry: &Entry, new: &Request, library: &'a ConfigLibrary) -> Result<BaseConfig<'a>> {
     let Request { flavor, arch, version, .. } = *new;
-    let find = |version: VersionRequest| BaseConfig::of(library, flavor, arch, version.floor());
+    let find = |version: VersionRequest| BaseConfig::of(library, ConfigSet::of(new), version.floor());
     let named = find(version).filter(|base| base.version == version);
     named.or_else(|| find(entry.request())).ok_or_else(|| {
         Error::usage(format!("no {flavor} config for Linux {} on {arch}", entry.version))
@@ -211,8 +211,9 @@ fn config_changes(
     let is_moved = old.version != new.version;
     let (mut written, mut removed) = (Vec::new(), Vec::new());
     for (config, base) in configs {
-        let name = config_name(old.flavor, config.arch, old.request());
-        let nearest = BaseConfig::of(ctx.library, old.flavor, config.arch, new.request().floor());
+        let set = node_configs(old, config.arch);
+        let name = set.config_name(old.request());
+        let nearest = BaseConfig::of(ctx.library, set, new.request().floor());
         let is_found = nearest.is_some_and(|nearest| nearest.name() == base.name());
         if config.text != base.text || !is_found || (is_moved && base.name() == name) {
             written.push(FileChange { path: config.path.clone(), text: Some(config.text.clone()) });
@@ -226,12 +227,17 @@ fn config_changes(
     Ok(written)
 }
 
+/// Returns the configs that an update migrates.
+fn node_configs(entry: &Entry, arch: Arch) -> ConfigSet {
+    ConfigSet { flavor: entry.flavor, arch, variant: Variant::Node }
+}
+
 /// Returns whether another entry of the user's catalog uses the config `name`.
 fn is_used(name: &str, old: &Entry, arch: Arch, ctx: &Context<'_>) -> Result<bool> {
     let own = user_catalog(&ctx.library.project.user_dirs()?.path_of(CATALOG))?.1;
     let others = own.kernels.iter().filter(|entry| *entry != old && entry.flavor == old.flavor);
     Ok(others.filter(|entry| entry.arch.contains(&arch)).any(|entry| {
-        let found = BaseConfig::of(ctx.library, old.flavor, arch, entry.request().floor());
+        let found = BaseConfig::of(ctx.library, node_configs(old, arch), entry.request().floor());
         found.is_some_and(|found| found.name() == name)
     }))
 }

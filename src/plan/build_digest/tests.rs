@@ -5,7 +5,7 @@ use crate::catalog::lockfile::Locked;
 use crate::catalog::patches::{PatchBytes, PatchFile};
 use crate::catalog::tool_versions::Tools;
 use crate::catalog::{ConfigLibrary, toolchain_quirks};
-use crate::kernel::{Arch, Flavor, SourceDigest, SourceSpec, ToolchainSpec};
+use crate::kernel::{Arch, Flavor, SourceDigest, SourceSpec, ToolchainSpec, Variant};
 use crate::oci::Compression;
 use crate::plan::request::ToolchainChoice;
 use crate::plan::request::{ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request};
@@ -39,6 +39,7 @@ impl Build {
     fn new() -> Build {
         let library = ConfigLibrary::from_texts([]);
         let request = Request {
+            variant: Variant::Node,
             version: "6.1.7".parse().unwrap(),
             flavor: Flavor::Firecracker,
             arch: Arch::Amd64,

@@ -1,8 +1,7 @@
 //! Builds with `--builtin`, which have no modules.
 
 use crate::support::context::{CONFIG, TestContext, copy};
-use crate::support::layouts::descriptor;
-use camino::Utf8Path;
+use crate::support::layouts::{descriptor, image_annotations};
 use serde_json::Value;
 use std::fs;
 
@@ -13,13 +12,6 @@ fn add_option(context: &TestContext, kconfig: &str) {
     let path = context.path("work/linux/drivers/mini/Kconfig");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(path, text.replace("endmenu", &format!("{kconfig}\nendmenu"))).unwrap();
-}
-
-/// Returns the annotations of an image.
-fn annotations(layout: &Utf8Path, tag: &str) -> Value {
-    let digest = descriptor(layout, tag)["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/");
-    let manifest: Value = serde_json::from_slice(&fs::read(layout.join(digest)).unwrap()).unwrap();
-    manifest["annotations"].clone()
 }
 
 fn receipt(context: &TestContext, tag: &str) -> Value {
@@ -44,7 +36,7 @@ fn modules_are_built_in_under_a_tag_of_their_own() {
     }
     let layout = context.path("work/out").join(BIN);
     assert_eq!(descriptor(&layout, "6.1.7")["digest"], modular.digests()[0]);
-    let annotations = annotations(&layout, "6.1.7-builtin");
+    let annotations = image_annotations(&layout, "6.1.7-builtin");
     assert_eq!(annotations["io.github.kcompile.modules"], "builtin");
     assert_eq!(annotations["org.opencontainers.image.version"], "6.1.7");
     // The config in the kernel has what was a module.

@@ -105,6 +105,27 @@ fn a_version_is_the_kernel_with_modules_if_both_are_there() {
 }
 
 #[test]
+fn a_minimal_kernel_needs_nothing_of_kubernetes() {
+    let Some(context) = context() else { return };
+    context.build("--variant minimal --require none").ok();
+    let console = good_console().replace("check nftables 0 ", "check nftables 93 nf_tables");
+    set_console(&context, &console, "");
+    let ran = boot(&context, "6.1 --fc --variant minimal").ok();
+    for says in
+        ["bin-amd64:6.1.7-minimal\n", "failed   nftables", "passed   overlay", "result          passed\n"]
+    {
+        assert!(ran.stdout.contains(says), "`{says}` is not in:\n{}", ran.stdout);
+    }
+    boot(&context, "6.1 --fc --variant minimal --require sandbox,nftables").failed(1, &["nftables ("]);
+    // A node's kernel needs it, and a sandbox needs overlayfs.
+    boot(&context, "6.1 --fc").failed(1, &["nftables ("]);
+    set_console(&context, &good_console().replace("check overlay 0", "check overlay 19"), "");
+    boot(&context, "6.1 --fc --variant minimal").failed(1, &["overlay ("]);
+    let built = context.build("--variant minimal --require none --boot");
+    built.failed(1, &["overlay ("]);
+}
+
+#[test]
 fn failed_boot_checks_are_named() {
     let Some(context) = context() else { return };
     // A module of another kernel, one without hardware, a failed check and a kernel warning.

@@ -12,7 +12,7 @@ fn help_is_grouped_and_has_examples() {
     assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
 }
 
-const TARGET: &str = "fc ch flavor arch source";
+const TARGET: &str = "fc ch flavor arch variant source";
 const CONFIG: &str = "config fragment set builtin";
 const CATALOG: &str = "patches configs";
 const IMAGES: &str = "output combined-image no-modules kernel-link modules-layout compression boot";
@@ -73,22 +73,22 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config save", [&written_config[..], &["merge whole"]].concat()),
         ("config set", [&written_config[..], &["with-dependencies"]].concat()),
         ("config why", final_config.to_vec()),
-        ("list", vec!["fc ch flavor fragments configs json"]),
+        ("list", vec!["fc ch flavor variant fragments configs json"]),
         ("doctor", vec!["arch llvm patches toolchain offline install json"]),
-        ("check", vec!["for fc ch flavor arch kernel configure source builtin all json configs"]),
+        ("check", vec!["for fc ch flavor arch variant kernel configure source builtin all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
             "make",
             vec![
-                "fc ch flavor arch source config fragment set patches configs jobs toolchain cc llvm cross-compile sandbox",
+                "fc ch flavor arch variant source config fragment set patches configs jobs toolchain cc llvm cross-compile sandbox",
                 "launcher builtin mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress quiet verbose",
             ],
         ),
-        ("extract", vec!["fc ch flavor arch output modules config debug images cache-dir"]),
+        ("extract", vec!["fc ch flavor arch variant output modules config debug images cache-dir"]),
         (
             "boot",
             vec![
-                "modules fc ch flavor arch vmm accel root require time-limit append shell",
+                "modules fc ch flavor arch variant vmm accel root require time-limit append shell",
                 "output cache-dir progress quiet verbose json",
             ],
         ),
@@ -96,7 +96,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         (
             "cve",
             vec![
-                "compiled fc ch flavor arch output fail-on unscored undetermined show json markdown vex attach",
+                "compiled fc ch flavor arch variant output fail-on unscored undetermined show json markdown vex attach",
                 "data max-age offline cache-dir progress quiet verbose",
             ],
         ),

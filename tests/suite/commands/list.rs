@@ -76,6 +76,25 @@ fn the_newest_kernels_come_first_and_ended_series_are_marked() {
 }
 
 #[test]
+fn minimal_kernels_have_a_table_of_their_own() {
+    let context = TestContext::new();
+    let (node, minimal) = ("Firecracker (--fc)\n", "Firecracker, minimal (--fc --variant minimal)\n");
+    let table = context.run("list").ok().stdout;
+    assert!(table.contains(node) && !table.contains(minimal), "{table}");
+    assert!(table.contains("`kcompile list --variant minimal` lists"), "{table}");
+    let table = context.run("list --variant minimal").ok().stdout;
+    assert!(!table.contains(node) && table.contains(minimal), "{table}");
+    assert!(!table.contains("KUBERNETES by"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let table = context.run("list --variant all").ok().stdout;
+    assert!(table.contains(node) && table.contains(minimal), "{table}");
+    let listed = listed(&context, "6.18");
+    let kernel = kernel(&listed, "6.18", "firecracker");
+    let config = "configs/firecracker/linux-x86_64-6.18-minimal.config";
+    assert_eq!(kernel["minimal"]["configs"]["amd64"], config);
+}
+
+#[test]
 fn the_catalog_as_json_is_complete() {
     let listed = listed(&TestContext::new(), "");
     for (flavor, versions) in [

@@ -121,6 +121,37 @@ fn two_numbers_are_a_release_if_the_catalog_pins_it_and_else_a_series() {
 }
 
 #[test]
+fn all_takes_the_variants_that_are_supported() {
+    let context = TestContext::new();
+    let entry = |version: &str, status: &str, minimal: &str| {
+        format!(
+            "[[kernel]]\nversion = \"{version}\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\n\
+             status = \"{status}\"\n{minimal}\n"
+        )
+    };
+    let supported = "minimal = \"supported\"";
+    let catalog = [
+        entry("9.1", "supported", supported),
+        entry("9.2", "supported", ""),
+        entry("9.3", "untested", supported),
+    ];
+    std::fs::create_dir(context.path("work/own")).unwrap();
+    std::fs::write(context.path("work/own/kernels.toml"), catalog.concat()).unwrap();
+    let planned = |args: &str| -> Vec<String> {
+        let ran = context.run(&format!("plan all --fc --configs own --json {args}")).ok().json();
+        let items = ran["items"].as_array().unwrap();
+        let name = |item: &serde_json::Value| {
+            let variant = item["plan"]["variant"].as_str().unwrap_or("node");
+            format!("{} {variant}", item["plan"]["requested"].as_str().unwrap())
+        };
+        items.iter().map(name).filter(|name| name.starts_with("9.")).collect()
+    };
+    assert_eq!(planned(""), ["9.1 node", "9.2 node"]);
+    assert_eq!(planned("--variant minimal"), ["9.1 minimal", "9.3 minimal"]);
+    assert_eq!(planned("--variant all"), ["9.1 node", "9.1 minimal", "9.2 node", "9.3 minimal"]);
+}
+
+#[test]
 fn all_takes_the_source_that_a_kernel_is_supported_from() {
     let context = TestContext::new();
     let origins = |args: &str| -> Vec<String> {

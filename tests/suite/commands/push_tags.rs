@@ -73,13 +73,18 @@ fn the_tag_of_a_series_moves_to_its_newest_version() {
     push(&context, &registry, &format!("--tag-series out/{BIN}")).ok();
     let builtin = registry.digest(&format!("test/{BIN}"), "6.1-builtin");
     assert_eq!(builtin, Some(digest(&context, BIN, "6.1.8-builtin")));
+    build(&context, "6.1.8", "--variant minimal --require none");
+    push(&context, &registry, &format!("--tag-series out/{BIN}")).ok();
+    let minimal = registry.digest(&format!("test/{BIN}"), "6.1-minimal");
+    assert_eq!(minimal, Some(digest(&context, BIN, "6.1.8-minimal")));
+    assert_eq!(registry.digest(&format!("test/{BIN}"), "6.1-builtin"), builtin);
     pull(&context, &registry, BIN, "6.1", &[]);
     pull(&context, &registry, BIN, "6.1-builtin", &[]);
     let told = context.run("verify copy").ok().stdout;
     assert!(told.contains("tag 6.1,") && told.contains("tag 6.1-builtin,"), "{told}");
     // Without the option nothing moves.
     let plain = push(&context, &registry, &format!("out/{BIN}")).ok().stdout;
-    assert_eq!(plain.lines().count(), 3, "{plain}");
+    assert_eq!(plain.lines().count(), 4, "{plain}");
 }
 
 #[test]

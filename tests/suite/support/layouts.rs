@@ -15,6 +15,13 @@ pub(crate) fn descriptor(layout: &Utf8Path, tag: &str) -> Value {
     json!({ "mediaType": found["mediaType"], "digest": found["digest"], "size": found["size"] })
 }
 
+/// Returns the annotations of an image.
+pub(crate) fn image_annotations(layout: &Utf8Path, tag: &str) -> Value {
+    let digest = descriptor(layout, tag)["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/");
+    let manifest: Value = serde_json::from_slice(&fs::read(layout.join(digest)).unwrap()).unwrap();
+    manifest["annotations"].clone()
+}
+
 /// Writes a layout with these manifests or indexes under these tags. Returns their digests.
 pub(crate) fn write_layout(layout: &Utf8Path, tagged: &[(&str, Value)]) -> Vec<String> {
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
