@@ -8,6 +8,7 @@ use crate::util::fs::{create_dir, write_atomically};
 use crate::util::read::{Links, MAX_CONFIG, MAX_TOML};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
+use std::io::ErrorKind;
 
 /// The catalog's name in the library.
 pub const CATALOG: &str = "configs/kernels.toml";
@@ -33,32 +34,34 @@ pub fn user_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
 ///
 /// A file cannot be written (exit code 1).
 pub fn write_all(changes: &[FileChange]) -> Result<()> {
-    let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
-    for FileChange { path, text } in changes {
-        let old = read_optional_text(path, Links::Follow, MAX_CONFIG)?;
-        let parent = path.parent().expect("a file is in a directory");
-        let done = match text {
-            Some(text) => create_dir(parent).and_then(|()| write_atomically(path, text.as_bytes())),
-            None if old.is_none() => Ok(()),
-            None => remove(path),
-        };
-        if let Err(error) = done {
+    // Nothing is written if a file cannot be read.
+    let old = |change: &FileChange| read_optional_text(&change.path, Links::Follow, MAX_CONFIG);
+    let old = changes.iter().map(old).collect::<Result<Vec<_>>>()?;
+    for (index, change) in changes.iter().enumerate() {
+        if let Err(error) = write(&change.path, change.text.as_deref()) {
             // Errors are ignored, since the first one is reported.
-            before.iter().rev().for_each(|(path, old)| {
-                let _ = match old {
-                    Some(text) => write_atomically(path, text.as_bytes()),
-                    None => remove(path),
-                };
-            });
+            let done = changes[..index].iter().zip(&old).rev();
+            done.for_each(|(change, old)| drop(write(&change.path, old.as_deref())));
             return Err(error);
         }
-        before.push((path, old));
     }
     Ok(())
 }
 
+/// Writes a text to `path`, or removes the file if there is no text.
+fn write(path: &Utf8Path, text: Option<&str>) -> Result<()> {
+    let Some(text) = text else { return remove(path) };
+    create_dir(path.parent().expect("a file is in a directory"))?;
+    write_atomically(path, text.as_bytes())
+}
+
 fn remove(path: &Utf8Path) -> Result<()> {
-    fs::remove_file(path).context(Kind::Build, || format!("cannot remove {path}"))
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(Kind::Build, || format!("cannot remove {path}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -75,15 +78,17 @@ mod tests {
             path: dir.join(name),
             text: text.map(str::to_owned),
         };
-        let changes = [change("old", Some("new")), change("new", Some("new")), change("gone", None)];
-        // A file cannot be a directory.
-        let failing = [&changes[..], &[change("old/x", Some("x"))]].concat();
-        assert!(write_all(&failing).is_err());
         let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
-        assert_eq!(
-            (read("old").as_deref(), read("new"), read("gone").as_deref()),
-            (Some("old"), None, Some("gone"))
-        );
+        let changes = [change("old", Some("new")), change("new", Some("new")), change("gone", None)];
+        // A file cannot be a directory, which a read or only a write reports.
+        for failing in ["old/x", "new/x"] {
+            let failing = [&changes[..], &[change(failing, Some("x"))]].concat();
+            assert!(write_all(&failing).is_err());
+            assert_eq!(
+                (read("old").as_deref(), read("new"), read("gone").as_deref()),
+                (Some("old"), None, Some("gone"))
+            );
+        }
         write_all(&changes).unwrap();
         assert_eq!(
             (read("old").as_deref(), read("new").as_deref(), read("gone")),

@@ -178,8 +178,8 @@ fn only_temporary_failures_of_a_registry_are_retried() {
         write_script(&context.path("bin/skopeo"), &script);
         context.run("push 127.0.0.1:1/test").failed(3, &["error: cannot push "]);
         let calls = fs::read_to_string(context.path("work/calls")).unwrap();
-        let looks = calls.lines().filter_map(|line| line.strip_prefix("inspect --raw --retry-times "));
-        let looks: Vec<&str> = looks.map(|line| line.split(' ').next().unwrap()).collect();
+        let looks = calls.lines().filter_map(|line| line.split_once("inspect --raw --retry-times "));
+        let looks: Vec<&str> = looks.map(|(_, rest)| rest.split(' ').next().unwrap()).collect();
         assert_eq!(looks, retries, "{error}: {calls}");
         assert!(!calls.contains("copy "), "{error}: {calls}");
         fs::remove_file(context.path("work/calls")).unwrap();
