@@ -2,7 +2,7 @@
 //! override or a requirement profile is not met.
 
 use crate::kbuild::{BuildDir, Configured};
-use crate::kconfig::explain::{self, Kernel, Renames};
+use crate::kconfig::explain::{self, CauseKind, Kernel, Renames};
 use crate::kconfig::reproducibility;
 use crate::kconfig::requirements::{self, CheckInput, Profile, RequirementResult, Stage};
 use crate::kconfig::{self, Config};
@@ -52,6 +52,15 @@ fn is_required(difference: &kconfig::Difference, plan: &Plan) -> bool {
     layer.is_required && layer.config.symbols.contains_key(&difference.symbol)
 }
 
+/// Returns whether the symbol has another name in this kernel, which is on. A fragment for several versions may set the
+/// names of all of them.
+fn is_on_by_another_name(difference: &kconfig::Difference) -> bool {
+    difference.cause.as_ref().is_some_and(|cause| {
+        let is_on = |new: &kconfig::Setting| new.value != "n";
+        cause.kind == CauseKind::Renamed && !cause.symbols.is_empty() && cause.symbols.iter().all(is_on)
+    })
+}
+
 /// Removes the options of the module loader, such as `MODULE_UNLOAD`, which `--builtin` turns off with it. Other
 /// options that need modules stay, such as `BPF_JIT` before 6.10.
 fn without_loader_options(
@@ -84,6 +93,10 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
     };
     let (required, others): (Vec<_>, Vec<_>) =
         configured.differences.iter().partition(|difference| is_required(difference, plan));
+    let (renamed, required): (Vec<_>, Vec<_>) = required.into_iter().partition(|difference| {
+        !plan.config[difference.layer].is_set_option() && is_on_by_another_name(difference)
+    });
+    renamed.into_iter().map(text).for_each(|text| reporter.note(&text));
     reporter.warnings_of_settings(settings_warnings::warnings(&others, plan), &list_command(plan));
     if required.is_empty() {
         return Ok(());

@@ -127,13 +127,15 @@ fn describe_rename(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &M
     let valued = |name: &str| format!("{name} ({})", config.value(name));
     // A new name may have been renamed again.
     for rename in kernel.renames.chain(symbol) {
-        let there: Vec<String> =
-            rename.new.iter().filter(|new| model.defined(new).is_some()).map(|new| valued(new)).collect();
+        let there: Vec<&String> = rename.new.iter().filter(|new| model.defined(new).is_some()).collect();
         let is_past = kernel.version.is_none_or(|version| version >= rename.since);
         if !there.is_empty() {
             // A stable release or a vendor may have it earlier than the table says.
             let when = if is_past { format!("since {}", rename.since) } else { "here".into() };
-            return Some(Reason::new(CauseKind::Renamed, format!("{when} it is {}", there.join(" and "))));
+            let names: Vec<String> = there.iter().map(|new| valued(new)).collect();
+            let symbols = there.into_iter().cloned().collect();
+            let text = format!("{when} it is {}", names.join(" and "));
+            return Some(Reason { symbols, ..Reason::new(CauseKind::Renamed, text) });
         }
         if let (true, true, Some(note)) = (rename.new.is_empty(), is_past, &rename.note) {
             return Some(Reason::new(CauseKind::Removed, format!("gone since {}: {note}", rename.since)));
@@ -141,5 +143,5 @@ fn describe_rename(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &M
     }
     let earlier = kernel.renames.to(symbol).find(|rename| model.defined(&rename.old).is_some())?;
     let text = format!("before {} it is {}", earlier.since, valued(&earlier.old));
-    Some(Reason::new(CauseKind::Renamed, text))
+    Some(Reason { symbols: vec![earlier.old.clone()], ..Reason::new(CauseKind::Renamed, text) })
 }

@@ -58,3 +58,28 @@ fn each_fragment_meets_the_profile_of_its_name() {
         }
     }
 }
+
+#[test]
+fn a_fragment_may_set_the_old_name_of_an_option_that_is_on() {
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    fs::create_dir_all(context.path("work/own/fragments")).unwrap();
+    let fragment = |text: &str| fs::write(context.path("work/own/fragments/mine.config"), text).unwrap();
+    let renames = "[[rename]]\nold = \"OLD_BRIDGE\"\nnew = [\"BRIDGE\"]\nsince = \"6.1\"\n\
+                   [[rename]]\nold = \"OLD_PSI\"\nnew = [\"PSI\"]\nsince = \"6.1\"\n";
+    fs::write(context.path("work/own/renames.toml"), renames).unwrap();
+    let show = |option: &str| {
+        context.run(&format!(
+            "config show 6.1.7 --fc --source linux --config mini.config --configs own --arch amd64 {option}"
+        ))
+    };
+    fragment("# mine\nCONFIG_OLD_BRIDGE=y\nCONFIG_VETH=m\n");
+    let shown = show("--fragment mine").ok().says(
+        "note: CONFIG_OLD_BRIDGE=y is missing: since 6.1 it is BRIDGE (m) (requested by configs/fragments/mine.config)",
+    );
+    assert!(!shown.stderr.contains("warning: CONFIG_"), "{}", shown.stderr);
+    // The new name is off, or the user typed the old one.
+    fragment("# mine\nCONFIG_OLD_PSI=y\n");
+    show("--fragment mine").failed(1, &["CONFIG_OLD_PSI=y is missing: since 6.1 it is PSI (n)"]);
+    show("--set OLD_BRIDGE=y").failed(1, &["since 6.1 it is BRIDGE (m)"]);
+}
