@@ -6,6 +6,7 @@
 pub use super::flavor_args::FlavorArgs;
 pub use super::override_args::Overrides;
 pub use super::progress_args::{GlobalArgs, ProgressArgs};
+use crate::cli::image_cache_args::ImageCacheArgs;
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
 use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec, ToolchainSpec, VariantChoice};
@@ -206,22 +207,8 @@ pub struct CompileArgs {
     /// docker://REFERENCE. Implies --launcher ccache.
     #[arg(long, value_name = "IMAGE", value_parser = CcacheImage::writable)]
     pub ccache_to: Option<CcacheImage>,
-    /// Take images that others built; repeatable
-    ///
-    /// REGISTRY is docker://REGISTRY/PREFIX, to which `kcompile push` has pushed images. Images of the same inputs are
-    /// taken from there, and nothing is compiled. Needs an image as the toolchain.
-    #[arg(long, value_name = "REGISTRY")]
-    pub image_cache: Vec<String>,
-    /// Public key that must have signed them
-    ///
-    /// The key is a sigstore key in PEM. `kcompile push --sign` signs images.
-    #[arg(long, value_name = "FILE", conflicts_with = "image_cache_unsigned")]
-    pub image_cache_key: Option<Utf8PathBuf>,
-    /// Take images without a signature
-    ///
-    /// Everybody who can write to the registry, or change its answers, chooses the kernel then.
-    #[arg(long)]
-    pub image_cache_unsigned: bool,
+    #[command(flatten)]
+    pub image_cache: ImageCacheArgs,
     /// Report times and sizes as html, json or both
     ///
     /// The report is written beside the receipt. The default is html.

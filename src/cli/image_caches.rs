@@ -23,7 +23,7 @@ pub(super) fn resolve(
     host: &Host,
     reporter: &Reporter,
 ) -> Result<Option<ImageCaches>> {
-    let given = &options.compile.image_cache;
+    let given = &options.compile.image_cache.image_cache;
     let (origin, names) = if given.is_empty() {
         ("image-cache", &project.defaults.image_cache)
     } else {
@@ -75,10 +75,10 @@ fn problem(options: &Options, project: &Project) -> Option<Error> {
 }
 
 fn signature(options: &Options, host: &Host) -> Result<Option<RequiredSignature>> {
-    if options.compile.image_cache_unsigned {
+    if options.compile.image_cache.image_cache_unsigned {
         return Ok(Some(RequiredSignature::None));
     }
-    let given = options.compile.image_cache_key.as_ref().map(|path| ("--image-cache-key", path));
+    let given = options.compile.image_cache.image_cache_key.as_ref().map(|path| ("--image-cache-key", path));
     let own = host.user.image_cache_key.as_ref().map(|path| ("image_cache_key in config.toml", path));
     let Some((origin, path)) = given.or(own) else { return Ok(None) };
     let key = PublicKey::read(&host.absolute(path)).map_err(|error| error.with_option(origin))?;

@@ -6,6 +6,7 @@ mod candidates;
 mod commands;
 mod flavor_args;
 mod help;
+mod image_cache_args;
 mod image_caches;
 mod man_page;
 mod output;

@@ -45,6 +45,7 @@ fn every_command_prints_an_object_with_its_schema() {
         &format!("config why {kernel} {source} VETH --json"),
         "config diff a mini.config --json",
         "add 6.6.60 --fc --arch amd64 --from 6.1 --configs own --json",
+        "update --configs own --json",
         &format!("inspect {BIN} --json"),
         &format!("verify {BIN} --json"),
         &format!("diff {BIN} out/firecracker-kernel-modules-amd64 --json"),
