@@ -1,6 +1,7 @@
 //! The output of `kcompile update` as text and JSON. `output_update_report.rs` writes the report.
 
 use crate::cli::output::{lines, render_items, row};
+use crate::kernel::CommitId;
 use crate::ops::catalog_files::FileChange;
 use crate::ops::context::{Context, display_path};
 use crate::ops::update::{Available, CatalogKernel, FixedCve, SeriesEnd, WrittenUpdate};
@@ -8,10 +9,10 @@ use crate::util::error::Error;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// An entry of the catalog and what came of it.
+/// An entry of the catalog, and the result of its update.
 pub struct Row {
     pub kernel: CatalogKernel,
-    /// `None` if nobody could be asked.
+    /// `None` if no server answered.
     pub available: Option<Available>,
     pub written: Option<WrittenUpdate>,
     pub error: Option<Error>,
@@ -22,8 +23,7 @@ const COMMIT_DIGITS: usize = 12;
 
 /// Shortens a commit.
 pub fn short(release: &str) -> &str {
-    let is_commit = release.len() == 40 && release.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_commit { &release[..COMMIT_DIGITS] } else { release }
+    if release.parse::<CommitId>().is_ok() { &release[..COMMIT_DIGITS] } else { release }
 }
 
 /// Says which series comes next, for one that has ended.

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(first.name(), name("5.10"));
     }
 
-    /// A second line of a symbol would hide the first one when somebody edits it.
+    /// A second line of a symbol would hide a change of the first one.
     #[test]
     fn built_in_configs_set_each_symbol_once() {
         let library = ConfigLibrary::built_in();

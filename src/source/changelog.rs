@@ -4,7 +4,6 @@ use super::context::FetchContext;
 use super::http::Http;
 use super::newest_release::try_mirrors;
 use crate::kernel::KernelVersion;
-use crate::plan::KERNEL_ORG;
 use crate::util::error::{Error, Result};
 
 /// A ChangeLog of a point release has up to 3 MB.
@@ -30,8 +29,6 @@ pub fn count_commits(
         return Err(Error::fetch(format!("there are more than {MAX_RELEASES} releases in between")));
     }
     let http = Http::new(ctx)?;
-    let kernel_org = [KERNEL_ORG.to_owned()];
-    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
     try_mirrors(mirrors, ctx, |mirror| {
         let mut commits = 0;
         for patch in from.patch + 1..=to.patch {

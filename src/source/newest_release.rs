@@ -13,8 +13,6 @@ use crate::util::text::format_age;
 /// Returns the version that a channel of kernel.org has today. Without `mirrors`, asks kernel.org.
 pub fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
     let http = if ctx.offline { None } else { Some(Http::new(ctx)?) };
-    let kernel_org = [KERNEL_ORG.to_owned()];
-    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
     try_mirrors(mirrors, ctx, |mirror| {
         let mirror = mirror.trim_end_matches('/');
         let releases = Releases::load(mirror, ctx.cache, http.as_ref())?;
@@ -49,8 +47,6 @@ pub fn newest_of_series(
     ctx: &FetchContext<'_>,
 ) -> Result<SeriesState> {
     let http = if ctx.offline { None } else { Some(Http::new(ctx)?) };
-    let kernel_org = [KERNEL_ORG.to_owned()];
-    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
     try_mirrors(mirrors, ctx, |mirror| {
         let mirror = mirror.trim_end_matches('/');
         let releases = Releases::load(mirror, ctx.cache, http.as_ref())?;
@@ -72,12 +68,14 @@ pub fn newest_of_series(
     })
 }
 
-/// Tries one mirror after the other, while they fail with exit code 3.
+/// Tries one mirror after the other, while they fail with exit code 3. Without `mirrors`, asks kernel.org.
 pub(super) fn try_mirrors<T>(
     mirrors: &[String],
     ctx: &FetchContext<'_>,
     mut attempt: impl FnMut(&str) -> Result<T>,
 ) -> Result<T> {
+    let kernel_org = [KERNEL_ORG.to_owned()];
+    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
     let mut last = None;
     for mirror in mirrors {
         if let Some(error) = last.take() {
@@ -88,7 +86,7 @@ pub(super) fn try_mirrors<T>(
             done => return done,
         }
     }
-    Err(last.unwrap_or_else(|| Error::usage("no mirror to fetch from")))
+    Err(last.expect("there is a mirror"))
 }
 
 /// Finds the newest release of a series by `releases.json`, the list of checksums or the directory listing.

@@ -14,7 +14,6 @@ use super::kernel_proofs::{MAX_LIST, MAX_SIGNATURE};
 use super::newest_release::try_mirrors;
 use super::stream::{Stream, Unpacked, unpack};
 use crate::catalog::lockfile::Locked;
-use crate::plan::KERNEL_ORG;
 use crate::report::Phase;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result};
@@ -47,9 +46,7 @@ struct Proof {
 /// Exit code 3: no mirror has it, nothing authenticates it, or it has another digest or a bad signature.
 pub fn fetch(archive: &PrebuiltArchive<'_>, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Sha256> {
     let http = Http::new(ctx)?;
-    let kernel_org = [KERNEL_ORG.to_owned()];
-    let mirrors = if archive.mirrors.is_empty() { &kernel_org } else { archive.mirrors };
-    try_mirrors(mirrors, ctx, |mirror| {
+    try_mirrors(archive.mirrors, ctx, |mirror| {
         remove_tree(dir)?;
         let url = format!("{}/{}", mirror.trim_end_matches('/'), archive.path);
         let proof = fetch_proof(&url, archive.locked, &http, ctx)?;

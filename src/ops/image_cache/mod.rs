@@ -1,5 +1,5 @@
-//! `--image-cache`: takes the images of a build from a registry, if somebody has built the same inputs with the same
-//! toolchain image and has pushed them. Nothing is compiled then. Images that are missing or not right are compiled.
+//! `--image-cache`: takes the images of a build from a registry, if another machine has built the same inputs
+//! with the same toolchain image and has pushed them. Nothing is compiled then. Images that are missing or not right are compiled.
 
 mod candidate;
 

@@ -65,7 +65,7 @@ pub fn fixed(
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
     let lock = ctx.lock()?;
     let records = cve_records::read(&choice.source, choice.max_age, &ctx.fetch_context(&cache, &lock))?;
-    let earlier = earlier_files(prepared, ctx);
+    let earlier = if builds.is_empty() { earlier_files(prepared, ctx) } else { Vec::new() };
     let mut sides: Vec<Sides<'_>> = builds
         .iter()
         .map(|build| {
@@ -73,9 +73,7 @@ pub fn fixed(
             Sides { before: before.or(build.after.compiled.as_ref()), after: build.after.compiled.as_ref() }
         })
         .collect();
-    if builds.is_empty() {
-        sides.extend(earlier.iter().map(|files| Sides { before: Some(files), after: Some(files) }));
-    }
+    sides.extend(earlier.iter().map(|files| Sides { before: Some(files), after: Some(files) }));
     let judged_by = match &sides[..] {
         [] => "by the version alone, since no list of compiled files is here",
         _ if builds.is_empty() => "by the files that the version before compiled",

@@ -49,9 +49,9 @@ pub struct WrittenUpdate {
     pub prepared: PreparedUpdate,
     /// One for each architecture, if the kernel was built.
     pub builds: Vec<Build>,
-    /// The number of commits in between, or why it is not known. `None` if nobody asked.
+    /// The number of commits in between, or why it is not known. `None` if the report does not need it.
     pub commits: Option<Result<usize, String>>,
-    /// The CVEs that the update fixes, or why they are not known. `None` if nobody asked.
+    /// The CVEs that the update fixes, or why they are not known. `None` if the report does not need it.
     pub cves: Option<Result<FixedCves, String>>,
 }
 

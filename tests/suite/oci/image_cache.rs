@@ -209,7 +209,8 @@ fn what_is_missing_or_wrong_is_compiled() {
             store,
             &format!("/v2/{prefix}/{}", bin()),
             &build,
-            (&before, &manifest_digest(&layout)),
+            &before,
+            &manifest_digest(&layout),
         );
     };
     forged("release", &|parts| {
@@ -234,7 +235,7 @@ fn what_is_missing_or_wrong_is_compiled() {
     let there = machines.registry.digest(&format!("test/{}", modules()), "6.1.7").unwrap();
     let hex = there.trim_start_matches("sha256:");
     let repository = format!("/v2/receipt/{}", bin());
-    forge_attachments(&machines.registry.store, &repository, &build, (hex, &"0".repeat(64)));
+    forge_attachments(&machines.registry.store, &repository, &build, hex, &"0".repeat(64));
     machines.compiles("receipt", options, "is not of the same build as the kernel");
     // Documents are missing.
     copy_repositories(&machines.registry.store, "test", "bare");

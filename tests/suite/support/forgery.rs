@@ -47,7 +47,7 @@ pub(crate) fn skopeo_push(registry: &Registry, layout: &Utf8Path, to: &str) {
 }
 
 /// Replaces a digest in the documents that are attached to `build`, and corrects all other digests.
-pub(crate) fn forge_attachments(store: &Store, repository: &str, build: &str, (old, new): (&str, &str)) {
+pub(crate) fn forge_attachments(store: &Store, repository: &str, build: &str, old: &str, new: &str) {
     let mut store = store.lock().unwrap();
     let place = format!("{repository}/manifests/{build}-attest");
     let mut index: Value = serde_json::from_slice(&store[&place]).unwrap();
